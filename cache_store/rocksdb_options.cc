@@ -1,0 +1,81 @@
+#include "cache_store/rocksdb_options.h"
+
+#include <cstdarg>
+
+#include <rocksdb/cache.h>
+#include <rocksdb/env.h>
+#include <rocksdb/filter_policy.h>
+#include <rocksdb/table.h>
+
+namespace finchkv::cache_store {
+namespace {
+
+// A reader leaves nothing behind, so it has no log file either.
+class NoLog : public rocksdb::Logger {
+ public:
+  using rocksdb::Logger::Logv;
+  void Logv(const char* /*format*/, std::va_list /*arguments*/) override {}
+};
+
+rocksdb::ColumnFamilyOptions common_options() {
+  rocksdb::ColumnFamilyOptions options;
+  // Floating-point KV hardly compresses; what does will be compressed before its digest is taken.
+  options.compression = rocksdb::kNoCompression;
+  rocksdb::BlockBasedTableOptions table;
+  table.format_version = 5;
+  table.checksum = rocksdb::kXXH3;
+  table.filter_policy.reset(rocksdb::NewBloomFilterPolicy(10));
+  table.block_cache = rocksdb::NewLRUCache(8 << 20);
+  options.table_factory.reset(rocksdb::NewBlockBasedTableFactory(table));
+  return options;
+}
+
+}  // namespace
+
+rocksdb::DBOptions database_options(bool create, bool reader, rocksdb::Env* env) {
+  rocksdb::DBOptions options;
+  if (env != nullptr) options.env = env;
+  options.create_if_missing = create;
+  options.create_missing_column_families = create;
+  options.paranoid_checks = true;
+  // After a kill the log ends in the middle of a record, and that is fine: the put was not acknowledged. Damage before
+  // the end must not pass silently, which rules out RocksDB's default (it would drop what follows the damage).
+  options.wal_recovery_mode = rocksdb::WALRecoveryMode::kTolerateCorruptedTailRecords;
+  // Opening: no flush of what the log holds (a new table at every start), no statistics.
+  options.avoid_flush_during_recovery = true;
+  options.skip_stats_update_on_db_open = true;
+  options.max_open_files = -1;  // secondary instances need it, and look-ups never wait for a table to be opened
+  options.max_file_opening_threads = 2;
+  // The log is read at every opening; this bounds how long that takes.
+  options.max_total_wal_size = 16 << 20;
+  options.max_background_jobs = 2;
+  options.stats_dump_period_sec = 0;
+  options.stats_persist_period_sec = 0;
+  options.keep_log_file_num = 2;
+  options.max_log_file_size = 1 << 20;
+  options.info_log_level = rocksdb::InfoLogLevel::WARN_LEVEL;
+  if (reader) options.info_log = std::make_shared<NoLog>();
+  return options;
+}
+
+rocksdb::ColumnFamilyOptions heads_options() {
+  rocksdb::ColumnFamilyOptions options = common_options();
+  options.write_buffer_size = 8 << 20;
+  return options;
+}
+
+rocksdb::ColumnFamilyOptions blocks_options() {
+  rocksdb::ColumnFamilyOptions options = common_options();
+  options.write_buffer_size = 64 << 20;
+  options.max_write_buffer_number = 3;
+  // Values that are written once and never merged: compactions move their references only.
+  options.enable_blob_files = true;
+  options.min_blob_size = 4096;
+  options.blob_file_size = 256U << 20;
+  options.enable_blob_garbage_collection = true;
+  options.blob_garbage_collection_age_cutoff = 0.25;
+  options.blob_garbage_collection_force_threshold = 0.5;
+  return options;
+}
+
+}  // namespace finchkv::cache_store

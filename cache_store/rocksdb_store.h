@@ -1,0 +1,45 @@
+// The local store: one RocksDB directory (layout in docs/formats.md).
+//
+// One process may have it open for writing, any number for reading beside it. A reader sees what was written up to its
+// last call and records no hits. Thread-safe. The directory is made with mode 0700.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "base/status.h"
+#include "cache_store/store.h"
+
+namespace rocksdb {
+class Env;
+}
+
+namespace finchkv::cache_store {
+
+/// The steps of a put, in order, for tests that stop a process between any two of them.
+enum class PutStep : std::uint8_t { kClaimed, kBlocksWritten, kBlocksDurable, kHeadWritten, kOldBlocksRemoved };
+
+struct RocksDbOptions {
+  enum class Mode : std::uint8_t { kWrite, kRead };
+  Mode mode = Mode::kWrite;
+  /// How long to wait for another process that has the directory open for writing.
+  std::chrono::milliseconds wait{0};
+  /// Makes a directory that is missing or empty into a store; otherwise that is not_found. Writing mode only.
+  bool create_if_missing = true;
+  /// Puts with at least this many bytes are written once, past the log, and flushed before their head.
+  std::uint64_t large_put_bytes = 4U << 20;
+
+  rocksdb::Env* env = nullptr;                    ///< for fault injection; outlives the host
+  std::function<void(PutStep)> on_put_step = {};  ///< for fault injection
+};
+
+/// not_found: no store there (reading, or create_if_missing off). invalid_argument: a directory that holds something
+/// else. unsupported: a store of a newer format. unavailable: another process has it (the sentence says which).
+/// corrupt: damaged beyond what a crash leaves.
+[[nodiscard]] Result<std::shared_ptr<StoreHost>> open_rocksdb_store(const std::string& directory,
+                                                                    const RocksDbOptions& options = {});
+
+}  // namespace finchkv::cache_store

@@ -1,0 +1,69 @@
+// The directory of a RocksDB store from the outside: is it ours, which format, and who writes in it.
+//
+// Internal to cache_store. A marker file (finchkv.store) is written before the database, so that neither another
+// program's database nor a directory of other files is ever taken for a store. A lock file (finchkv.lock) names the
+// writing process; the lock itself is the kernel's and ends with the process.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <string>
+#include <utility>
+
+#include "base/status.h"
+
+namespace finchkv::cache_store {
+
+inline constexpr std::uint32_t kStoreFormat = 1;
+
+enum class DirectoryState : std::uint8_t {
+  kMissing,     ///< nothing there
+  kEmpty,       ///< an empty directory, or one that a first opening left before its marker
+  kUnfinished,  ///< ours, but the database was never made
+  kStore,
+};
+
+/// invalid_argument: not a directory, or it holds something else. unsupported: another format. corrupt: the marker, or
+/// a store that lost the file that names its parts.
+[[nodiscard]] Result<DirectoryState> inspect_directory(const std::string& directory);
+
+/// Makes the directory with mode 0700 (and its parents as usual).
+[[nodiscard]] Status create_directory(const std::string& directory);
+/// Writes the marker durably. Under the writer lock.
+[[nodiscard]] Status write_marker(const std::string& directory);
+
+/// Held as long as it lives; move-only.
+class WriterLock {
+ public:
+  /// unavailable, with the process that has it, when it is still taken after `wait`.
+  [[nodiscard]] static Result<WriterLock> acquire(const std::string& directory, std::chrono::milliseconds wait);
+  ~WriterLock();
+  WriterLock(WriterLock&& other) noexcept : fd_(other.fd_) { other.fd_ = -1; }
+  WriterLock& operator=(WriterLock&& other) noexcept;
+
+ private:
+  explicit WriterLock(int fd) : fd_(fd) {}
+  int fd_ = -1;
+};
+
+/// Bytes of all files in the directory; 0 when it cannot be read.
+[[nodiscard]] std::uint64_t directory_bytes(const std::string& directory);
+
+/// A directory of its own under the system's temporary one, removed at the end.
+class TemporaryDirectory {
+ public:
+  [[nodiscard]] static Result<TemporaryDirectory> make();
+  ~TemporaryDirectory();
+  TemporaryDirectory(TemporaryDirectory&& other) noexcept : path_(std::move(other.path_)) { other.path_.clear(); }
+  TemporaryDirectory& operator=(TemporaryDirectory&& other) noexcept {
+    std::swap(path_, other.path_);
+    return *this;
+  }
+  [[nodiscard]] const std::string& path() const { return path_; }
+
+ private:
+  explicit TemporaryDirectory(std::string path) : path_(std::move(path)) {}
+  std::string path_;
+};
+
+}  // namespace finchkv::cache_store

@@ -1,0 +1,83 @@
+#include "cli/cli.h"
+
+#include <cstdio>
+#include <exception>
+#include <new>
+#include <string>
+
+#include <fmt/format.h>
+
+#include "cli/output.h"
+#include "cli/verbs.h"
+
+namespace finchkv::cli {
+namespace {
+
+constexpr char kAbout[] =
+    "finchkv keeps what a language model has read: it reads a document once under the guidance of a prompt,\n"
+    "keeps the few key/value entries that the prompt needs, and answers from them in milliseconds.";
+
+constexpr char kExamples[] = R"(Examples:
+  finchkv ask --model m.gguf --store ./kv --doc book.txt --prompt "Who built the tower?"
+                              reads the book, stores what it kept, answers; the same again is found, not read
+  finchkv compress --model m.gguf --store ./kv --doc book.txt --prompt "Who built the tower?" --ratio 32
+                              reads and stores without answering, and prints the entry's id
+  finchkv ls --store ./kv     what is stored
+  finchkv show 3fa9 --store ./kv
+                              one entry and where in the document its kept entries lie
+
+Run `finchkv VERB --help` for a verb's options. Exit status: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 corrupt.)";
+
+void add_verbs(CLI::App& app, Session& session) {
+  add_ask(app, session);
+  add_ls(app, session);
+  add_show(app, session);
+  add_verify(app, session);
+  add_maintenance(app, session);
+  add_transfer(app, session);
+  add_model(app, session);
+  add_doctor(app, session);
+  add_completion(app, session);
+}
+
+std::string help_hint(const CLI::App& app) {
+  const auto chosen = app.get_subcommands();
+  return chosen.empty() ? "finchkv --help" : fmt::format("finchkv {} --help", chosen.front()->get_name());
+}
+
+int parse_and_run(int argc, const char* const* argv) {
+  Session session{.start = std::chrono::steady_clock::now(), .action = {}};
+  CLI::App app(kAbout, "finchkv");
+  app.footer(kExamples);
+  app.set_version_flag("--version", "finchkv " FINCHKV_VERSION);
+  app.require_subcommand(0, 1);
+  app.get_formatter()->column_width(34);
+  add_verbs(app, session);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    if (error.get_exit_code() == 0) return app.exit(error);  // --help and --version
+    print_error(fmt::format("{}; see `{}`", error.what(), help_hint(app)));
+    return kExitUsage;
+  }
+  if (!session.action) {
+    print(app.help());
+    return finish(Status::ok());
+  }
+  return finish(session.action());
+}
+
+}  // namespace
+
+int run(int argc, const char* const* argv) {
+  try {
+    return parse_and_run(argc, argv);
+  } catch (const std::bad_alloc&) {
+    print_error("out of memory");
+  } catch (const std::exception& error) {
+    print_error(fmt::format("a bug in finchkv: {}", error.what()));
+  }
+  return kExitFailed;
+}
+
+}  // namespace finchkv::cli

@@ -1,0 +1,88 @@
+// ask and compress: where the engine (model + compressor) and the store meet, for everything above both.
+//
+// A request names a document and a prompt as token ids and how to read; prepare() resolves it to a plan and its cache
+// id without any model work; ask() finds the entry or reads the document and stores it, then answers from what is
+// stored. One request at a time per Model (its Transformer is used by one thread at a time); stores may be shared.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/status.h"
+#include "cache_store/store.h"
+#include "compressor/reader.h"
+#include "model/generate.h"
+#include "model/model.h"
+
+namespace finchkv::engine {
+
+struct Request {
+  std::vector<model::TokenId> document;
+  std::vector<model::TokenId> prompt;
+  std::string reader = "chunks";
+  std::string policy = "finch-span";
+  std::optional<std::int64_t> keep;
+  std::optional<double> ratio;
+  std::optional<std::int64_t> chunk;
+  std::uint64_t seed = 0;
+  DType kv_dtype = DType::kBF16;
+  cache_store::NumericClass numeric = cache_store::NumericClass::kFast;
+  std::string label;
+  bool refresh = false;              ///< read again and replace the entry
+  bool keep_document_tokens = true;  ///< store the document's ids beside the entry
+  std::int64_t answer_tokens = 0;    ///< room to leave for the answer; ask() sets it from generate
+};
+
+/// A request with everything resolved: what will be done, and the name of its result. Owns its token ids.
+struct Prepared {
+  Request request;
+  compressor::Plan plan;
+  cache_store::CacheIdentity identity;
+  cache_store::CacheId id;
+
+  Prepared() = default;
+  Prepared(const Prepared&) = delete;  // plan points into request
+  Prepared& operator=(const Prepared&) = delete;
+};
+
+/// invalid_argument as compressor::resolve_plan. Needs no weights.
+[[nodiscard]] Result<std::unique_ptr<Prepared>> prepare(Request request, const model::Model& model,
+                                                        const cache_store::Tenant& tenant);
+
+struct Timings {  ///< milliseconds; 0 where a step did not happen
+  double lookup = 0;
+  double reload = 0;
+  double compress = 0;
+  double store = 0;
+  double decode = 0;
+  std::chrono::steady_clock::time_point first_token;
+};
+
+/// The entry's set as it is after storing (quantised where asked), wherever it came from.
+struct Obtained {
+  KvSet set;
+  bool hit = false;
+  std::uint64_t stored_bytes = 0;  ///< 0 without a store
+  Timings ms;
+};
+
+/// Finds the entry, or calls `weights` (which makes model.transformer() usable), reads the document and stores it.
+/// A found entry that is damaged, or was evicted meanwhile, is read again. `store` null: nothing is looked up or
+/// stored; the set still passes through the storage dtype, so answers do not depend on whether there is a store.
+/// corrupt never comes from a damaged entry here; resource_exhausted and permission_denied from storing are returned.
+[[nodiscard]] Result<Obtained> obtain(const Prepared& prepared, model::Model& model, cache_store::Store* store,
+                                      const std::function<Status()>& weights, const compressor::Progress& progress);
+
+/// obtain(), then the answer to the prompt.
+struct Asked {
+  Obtained entry;
+  model::Answer answer;
+};
+[[nodiscard]] Result<Asked> ask(const Prepared& prepared, model::Model& model, cache_store::Store* store,
+                                const std::function<Status()>& weights, const compressor::Progress& progress,
+                                const model::GenerateOptions& generate);
+
+}  // namespace finchkv::engine

@@ -1,0 +1,13 @@
+// Encoding weights for the one-row product of the CPU device (layout: Q8Block16 in simd.h).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace finchkv::kernels::cpu {
+
+/// Encodes 16 rows w [16, in], in a multiple of 32, to in/32 groups. Where a group's values lie on a grid of up to
+/// `grid_steps` steps the codes are exact; elsewhere the step is the group's range / 254.
+void encode_q8_block(const float* w, std::int64_t in, int grid_steps, std::byte* out);
+
+}  // namespace finchkv::kernels::cpu

@@ -1,0 +1,135 @@
+// Device: what a forward pass and a selection of KV entries need from a processor.
+//
+// Ops take Tensors of this device and run in the order of the calls. They return nothing: wrong shapes are bugs
+// (asserts), and what can fail while running (a launch, a lost device) is kept and told by synchronize(). Memory is
+// taken only in empty() and pack_*(). A Device is used by one thread at a time; its owner serialises. Tensors of
+// another device are bugs.
+//
+// Shapes: n rows (tokens of this pass), T keys visible to the last row, H query heads, KV key/value heads (H a
+// multiple), D head dimension, P prompt rows (the last of n), C = T - P candidates.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <initializer_list>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "base/kvset.h"
+#include "base/status.h"
+#include "kernels/tensor.h"
+
+namespace finchkv::kernels {
+
+/// `reference`: f32 everywhere, reductions split in a fixed way: the same bytes for any number of threads.
+/// `fast`: bf16 operands with f32 accumulation where the processor has them, f32 otherwise.
+enum class NumericClass : std::uint8_t { kReference, kFast };
+
+/// Rows of a weight matrix W [out, in], produced in f32 when asked (a file's rows, dequantised).
+struct LinearSource {
+  std::int64_t in = 0;
+  std::int64_t out = 0;
+  /// Writes rows [first, first + count) to dst [count, in]. Called from several threads.
+  std::function<void(std::int64_t first, std::int64_t count, float* dst)> rows;
+  /// Steps between the smallest and the largest value in a group of 32 when the source is a grid (15 for 4-bit types);
+  /// 0 when it is not. A hint: it lets an 8-bit copy for decoding be exact.
+  int grid_steps = 0;
+};
+
+/// A weight matrix in the device's own layout. Opaque; made by a Device and used only with it.
+class Linear {
+ public:
+  virtual ~Linear() = default;
+  [[nodiscard]] virtual std::int64_t in() const = 0;
+  [[nodiscard]] virtual std::int64_t out() const = 0;  ///< of a gated pair: the width after the product
+  [[nodiscard]] virtual std::size_t bytes() const = 0;
+};
+
+/// What a Linear is used for decides which copies a device keeps.
+enum class LinearUse : std::uint8_t {
+  kEveryRow,  ///< inside the layers: prefill and decode
+  kFewRows,   ///< the output head: mostly one row at a time
+};
+
+class Device {
+ public:
+  virtual ~Device() = default;
+
+  [[nodiscard]] virtual std::string_view kind() const = 0;    ///< "cpu", "cuda"
+  [[nodiscard]] virtual std::string description() const = 0;  ///< processor features, threads, arithmetic in use
+  [[nodiscard]] virtual NumericClass numeric_class() const = 0;
+  /// Type of activations, kept keys and values: f32 or bf16.
+  [[nodiscard]] virtual ElementType activation_type() const = 0;
+
+  // --- memory
+  // -------------------------------------------------------------------------------------------------------------
+  /// Uninitialised. resource_exhausted when there is no memory for it.
+  [[nodiscard]] virtual Result<Tensor> empty(ElementType type, std::initializer_list<std::int64_t> shape) = 0;
+  virtual void upload(const void* host, const Tensor& to) = 0;  ///< dense `to`; host holds its elements
+  virtual void download(const Tensor& from, void* host) = 0;    ///< dense `from`; complete when it returns
+  virtual Status synchronize() = 0;                             ///< waits; the first failure since the last call
+
+  // --- weights
+  // ------------------------------------------------------------------------------------------------------------
+  [[nodiscard]] virtual Result<std::unique_ptr<Linear>> pack_linear(const LinearSource& w, LinearUse use) = 0;
+  /// gate and up of a SwiGLU, side by side.
+  [[nodiscard]] virtual Result<std::unique_ptr<Linear>> pack_gated(const LinearSource& gate,
+                                                                   const LinearSource& up) = 0;
+
+  // --- layers
+  // -------------------------------------------------------------------------------------------------------------
+  /// y = x / rms(x) * w.  x f32 [n, d] or strided [n, heads, d]; w f32 [d]; y the same shape, f32 or activations; may
+  /// be x.
+  virtual void rms_norm(const Tensor& x, const Tensor& w, float eps, const Tensor& y) = 0;
+  /// y = x W^T, or y += x W^T.  x activations [n, in], y f32 [n, out].
+  virtual void linear(const Linear& w, const Tensor& x, const Tensor& y, bool accumulate) = 0;
+  /// y = silu(x G^T) * (x U^T).  x activations [n, in], y activations [n, out].
+  virtual void linear_swiglu(const Linear& gated, const Tensor& x, const Tensor& y) = 0;
+  /// x += b in every row.  x f32 [n, d], b f32 [d].
+  virtual void add_bias(const Tensor& x, const Tensor& b) = 0;
+
+  // --- keys and values
+  // ----------------------------------------------------------------------------------------------------
+  /// y = x, converting. Any strides, [a, b, D] with dense last dimension on both sides.
+  virtual void copy(const Tensor& x, const Tensor& y) = 0;
+  /// Row i of x rotated to position first_position + i.  x f32 or activations [n, heads, D], y activations [n, heads,
+  /// D]; any strides over n and heads. Dimensions past rope.rotary_dims are copied.
+  virtual void rotate(const RopeRecord& rope, const Tensor& x, std::int64_t first_position, const Tensor& y) = 0;
+  /// Bottom-right causal softmax attention with an online softmax, O(T) memory: row i sees T - n + i + 1 keys.
+  /// q activations [n, H, D] rotated; k, v activations [KV, T, D], k rotated; out activations [n, H, D];
+  /// lse f32 [n, H], the log-sum-exp of scaled logits, or empty.
+  virtual void attention(const Tensor& q, const Tensor& k, const Tensor& v, float scale, const Tensor& out,
+                         const Tensor& lse) = 0;
+
+  // --- selection
+  // ----------------------------------------------------------------------------------------------------------
+  /// mass[g, j] = sum over query heads h of KV head g and prompt rows r of w_r * A[h, r, j], w_r = (T - P + r + 1) / T.
+  /// q activations [P, H, D] rotated, k activations [KV, T, D] rotated, lse f32 [P, H]; mass f32 [KV, T - P].
+  virtual void attention_mass(const Tensor& q, const Tensor& k, const Tensor& lse, float scale, const Tensor& mass) = 0;
+  /// sum[0, j] = sum over rows of x[., j], in row order.  x f32 [R, C], sum f32 [1, C].
+  virtual void sum_rows(const Tensor& x, const Tensor& sum) = 0;
+  /// y[g, j] = mean of x[g, i] over candidates i whose origin is at most `radius` from j's, plus own_share * x[g, j].
+  /// x, y f32 [R, C]; origins i32 [R, C], ascending in each row.
+  virtual void span_mean(const Tensor& x, const Tensor& origins, std::int32_t radius, float own_share,
+                         const Tensor& y) = 0;
+  /// The k highest of each row, ties to the lower index, as ascending indices.  x f32 [R, C], indices i32 [R, k].
+  virtual void top_k(const Tensor& x, const Tensor& indices) = 0;
+  /// y[g, i] = x[g, indices[g or 0, i]].  x, y activations [KV, ., D]; indices i32 [R, k], R = 1 or KV.
+  virtual void gather(const Tensor& x, const Tensor& indices, const Tensor& y) = 0;
+  /// y[r, i] = x[r, indices[r, i]].  x i32 [R, C], indices and y i32 [R, k].
+  virtual void gather_origins(const Tensor& x, const Tensor& indices, const Tensor& y) = 0;
+  /// Index of the largest element, the lowest on ties.  x f32 [vocab].
+  [[nodiscard]] virtual std::int64_t argmax(const Tensor& x) = 0;
+};
+
+struct CpuOptions {
+  NumericClass numeric_class = NumericClass::kFast;
+  int threads = 0;         ///< 0: one per processor this process may use
+  bool allow_bf16 = true;  ///< false: `fast` computes in f32 even where the processor has bf16
+};
+
+[[nodiscard]] Result<std::unique_ptr<Device>> make_cpu_device(const CpuOptions& options);
+
+}  // namespace finchkv::kernels

@@ -1,0 +1,47 @@
+// DecodeContext: the cache an answer is decoded from: a KvSet at its place, then the prompt and the answer so far.
+//
+// Keys lie rotated, so a step rotates only its own. Capacity is fixed when it is made: base + appended tokens.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "base/kvset.h"
+#include "model/transformer.h"
+
+namespace finchkv::model {
+
+class DecodeContext final : public AttentionContext {
+ public:
+  /// An empty cache, for running a model without any set.
+  static Result<DecodeContext> create(const Transformer& model, std::int64_t capacity);
+  /// A cache that starts with `set` and has room for `append` more tokens. The set's layers may keep different counts:
+  /// shorter ones sit at the end of the longest, and appended tokens start at set.next_position.
+  /// invalid_argument when the set's shape or RoPE record is not this model's.
+  static Result<DecodeContext> from_set(const Transformer& model, const KvSet& set, std::int64_t append);
+
+  Status attend(std::int64_t layer, const kernels::Tensor& q, const kernels::Tensor& k, const kernels::Tensor& v,
+                const kernels::Tensor& out) override;
+
+  [[nodiscard]] std::int64_t appended() const { return layers_.empty() ? 0 : layers_.back().appended; }
+  [[nodiscard]] std::int64_t position() const { return base_ + appended(); }  ///< of the next token
+  [[nodiscard]] std::int64_t room() const { return append_capacity_ - appended(); }
+
+ private:
+  struct Layer {
+    kernels::Tensor keys;    // [KV, capacity, D] rotated
+    kernels::Tensor values;  // [KV, capacity, D]
+    std::int64_t kept = 0;
+    std::int64_t appended = 0;
+  };
+  explicit DecodeContext(const Transformer& model) : model_(&model) {}
+  Status load_layer(const KvSet& set, std::size_t layer);
+
+  const Transformer* model_;
+  std::int64_t base_ = 0;
+  std::int64_t append_capacity_ = 0;
+  std::vector<Layer> layers_;
+  kernels::Tensor rotated_q_;  // [n, H, D] scratch
+};
+
+}  // namespace finchkv::model

@@ -1,0 +1,152 @@
+#include "model/transformer.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include <fmt/format.h>
+
+#include "model/weights.h"
+
+namespace finchkv::model {
+
+using kernels::ElementType;
+using kernels::Tensor;
+
+namespace {
+
+// Activations of one pass, kept for the next one: fresh memory would be zeroed page by page every time.
+struct Activations {
+  std::int64_t rows = 0;
+  Tensor residual;  // f32 [rows, hidden]
+  Tensor normed;    // [rows, hidden]
+  Tensor qkv;       // f32 [rows, (H + 2 KV) * D]
+  Tensor attended;  // [rows, H * D]
+  Tensor inner;     // [rows, ffn]
+  Tensor logits;    // f32 [1, vocab]
+};
+
+}  // namespace
+
+struct Transformer::Impl {
+  std::shared_ptr<const GgufFile> file;
+  ModelConfig config;
+  std::shared_ptr<kernels::Device> device;
+  Weights weights;
+  Activations act;
+  std::vector<float> embedded;
+
+  Status reserve(std::int64_t rows);
+  Status embed(std::span<const TokenId> tokens);
+};
+
+Transformer::Transformer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Transformer::~Transformer() = default;
+const ModelConfig& Transformer::config() const { return impl_->config; }
+kernels::Device& Transformer::device() const { return *impl_->device; }
+std::size_t Transformer::weight_bytes() const { return impl_->weights.bytes(); }
+float Transformer::attention_scale() const { return 1.0F / std::sqrt(static_cast<float>(impl_->config.head_dim)); }
+
+Result<std::unique_ptr<Transformer>> Transformer::load(std::shared_ptr<const GgufFile> file, const ModelConfig& config,
+                                                       std::shared_ptr<kernels::Device> device) {
+  auto impl = std::make_unique<Impl>();
+  FINCHKV_ASSIGN_OR_RETURN(impl->weights, load_weights(*file, config, *device));
+  impl->file = std::move(file);
+  impl->config = config;
+  impl->device = std::move(device);
+  return std::unique_ptr<Transformer>(new Transformer(std::move(impl)));
+}
+
+Status Transformer::Impl::reserve(std::int64_t rows) {
+  if (rows <= act.rows) return Status::ok();
+  const ElementType a = device->activation_type();
+  const ModelConfig& c = config;
+  act = {};
+  FINCHKV_ASSIGN_OR_RETURN(act.residual, device->empty(ElementType::kF32, {rows, c.hidden}));
+  FINCHKV_ASSIGN_OR_RETURN(act.normed, device->empty(a, {rows, c.hidden}));
+  FINCHKV_ASSIGN_OR_RETURN(act.qkv,
+                           device->empty(ElementType::kF32, {rows, (c.n_heads + 2 * c.n_kv_heads) * c.head_dim}));
+  FINCHKV_ASSIGN_OR_RETURN(act.attended, device->empty(a, {rows, c.n_heads * c.head_dim}));
+  FINCHKV_ASSIGN_OR_RETURN(act.inner, device->empty(a, {rows, c.ffn}));
+  FINCHKV_ASSIGN_OR_RETURN(act.logits, device->empty(ElementType::kF32, {1, c.vocab}));
+  act.rows = rows;
+  return Status::ok();
+}
+
+// Embedding rows are read from the file as they are needed: a table in f32 would be the largest tensor of a small
+// model.
+Status Transformer::Impl::embed(std::span<const TokenId> tokens) {
+  const GgufTensor& table = *file->find_tensor("token_embd.weight");
+  const auto width = static_cast<std::size_t>(config.hidden);
+  embedded.resize(tokens.size() * width);
+  for (std::size_t i = 0; i < tokens.size(); ++i) {
+    if (tokens[i] < 0 || tokens[i] >= config.vocab) {
+      return Status::invalid_argument(
+          fmt::format("token id {} at place {} is outside the vocabulary of {}", tokens[i], i, config.vocab));
+    }
+    FINCHKV_RETURN_IF_ERROR(dequantize_rows(table, static_cast<std::uint64_t>(tokens[i]), 1,
+                                            std::span(embedded).subspan(i * width, width)));
+  }
+  device->upload(embedded.data(), act.residual.slice(0, 0, static_cast<std::int64_t>(tokens.size())));
+  return Status::ok();
+}
+
+Result<std::vector<float>> Transformer::forward(std::span<const TokenId> tokens, AttentionContext& context,
+                                                LogitRows rows) {
+  if (tokens.empty()) return Status::invalid_argument("there are no tokens to run the model on");
+  Impl& m = *impl_;
+  const ModelConfig& c = m.config;
+  kernels::Device& dev = *m.device;
+  const auto n = static_cast<std::int64_t>(tokens.size());
+  FINCHKV_RETURN_IF_ERROR(m.reserve(n));
+  FINCHKV_RETURN_IF_ERROR(m.embed(tokens));
+  Tensor residual = m.act.residual.slice(0, 0, n);
+  const std::int64_t q_width = c.n_heads * c.head_dim;
+  const std::int64_t kv_width = c.n_kv_heads * c.head_dim;
+  for (std::int64_t l = 0; l < c.n_layers; ++l) {
+    const LayerWeights& w = m.weights.layers[static_cast<std::size_t>(l)];
+    const Tensor normed = m.act.normed.slice(0, 0, n);
+    const Tensor qkv = m.act.qkv.slice(0, 0, n);
+    dev.rms_norm(residual, w.attention_norm, c.norm_eps, normed);
+    dev.linear(*w.qkv, normed, qkv, false);
+    if (c.qkv_bias) dev.add_bias(qkv, w.qkv_bias);
+    const Tensor q = qkv.slice(1, 0, q_width).split_last(c.n_heads, c.head_dim);
+    const Tensor k = qkv.slice(1, q_width, kv_width).split_last(c.n_kv_heads, c.head_dim);
+    const Tensor v = qkv.slice(1, q_width + kv_width, kv_width).split_last(c.n_kv_heads, c.head_dim);
+    if (c.qk_norm) {
+      dev.rms_norm(q, w.q_norm, c.norm_eps, q);
+      dev.rms_norm(k, w.k_norm, c.norm_eps, k);
+    }
+    Tensor attended = m.act.attended.slice(0, 0, n);
+    FINCHKV_RETURN_IF_ERROR(context.attend(l, q, k, v, attended.split_last(c.n_heads, c.head_dim)));
+    if (l + 1 == c.n_layers) {  // past the last attention only rows whose logits are wanted matter
+      if (rows == LogitRows::kNone) break;
+      if (rows == LogitRows::kLast) {
+        attended = attended.slice(0, n - 1, 1);
+        residual = residual.slice(0, n - 1, 1);
+      }
+    }
+    const std::int64_t left = residual.dim(0);
+    const Tensor ffn_in = m.act.normed.slice(0, 0, left);
+    const Tensor inner = m.act.inner.slice(0, 0, left);
+    dev.linear(*w.output, attended, residual, true);
+    dev.rms_norm(residual, w.ffn_norm, c.norm_eps, ffn_in);
+    dev.linear_swiglu(*w.gate_up, ffn_in, inner);
+    dev.linear(*w.down, inner, residual, true);
+  }
+  std::vector<float> logits;
+  if (rows != LogitRows::kNone) {
+    const std::int64_t wanted = residual.dim(0);
+    const Tensor normed = m.act.normed.slice(0, 0, wanted);
+    dev.rms_norm(residual, m.weights.output_norm, c.norm_eps, normed);
+    const auto vocab = static_cast<std::size_t>(c.vocab);
+    logits.resize(static_cast<std::size_t>(wanted) * vocab);
+    for (std::int64_t i = 0; i < wanted; ++i) {
+      dev.linear(*m.weights.head, normed.slice(0, i, 1), m.act.logits, false);
+      dev.download(m.act.logits, logits.data() + static_cast<std::size_t>(i) * vocab);
+    }
+  }
+  FINCHKV_RETURN_IF_ERROR(dev.synchronize());
+  return logits;
+}
+
+}  // namespace finchkv::model

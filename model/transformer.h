@@ -1,0 +1,56 @@
+// Transformer: the forward pass of a Llama-family model on a Device.
+//
+// A pass turns token ids into per-layer queries, keys and values and leaves attention to an AttentionContext: the
+// decoder's appends to a cache, the compressor's attends, scores and selects. So whatever reads documents another way
+// is another context, not another forward pass. Weights are packed into the device's layout when loading. One pass at a
+// time: the Transformer, its Device and its contexts belong to one thread at a time.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "base/status.h"
+#include "kernels/device.h"
+#include "model/config.h"
+#include "model/gguf.h"
+#include "model/tokenizer.h"
+
+namespace finchkv::model {
+
+/// Where a pass finds earlier keys and values, and leaves its own.
+class AttentionContext {
+ public:
+  virtual ~AttentionContext() = default;
+  /// Called once per layer, in order, with the projections of this pass's n rows, after bias and QK-norm, before RoPE:
+  /// q f32 [n, H, D], k and v f32 [n, KV, D]. Writes the attention output, activations [n, H, D].
+  virtual Status attend(std::int64_t layer, const kernels::Tensor& q, const kernels::Tensor& k,
+                        const kernels::Tensor& v, const kernels::Tensor& out) = 0;
+};
+
+enum class LogitRows : std::uint8_t { kNone, kLast, kAll };
+
+class Transformer {
+ public:
+  /// corrupt (missing tensors, wrong shapes), unsupported (tensor types by name), resource_exhausted.
+  static Result<std::unique_ptr<Transformer>> load(std::shared_ptr<const GgufFile> file, const ModelConfig& config,
+                                                   std::shared_ptr<kernels::Device> device);
+  ~Transformer();
+
+  [[nodiscard]] const ModelConfig& config() const;
+  [[nodiscard]] kernels::Device& device() const;
+  [[nodiscard]] std::size_t weight_bytes() const;
+  [[nodiscard]] float attention_scale() const;  ///< 1 / sqrt(head_dim)
+
+  /// Runs the tokens through all layers. Logits f32 [rows, vocab] on the host: none, the last row's, or all rows'.
+  /// invalid_argument for ids outside the vocabulary.
+  Result<std::vector<float>> forward(std::span<const TokenId> tokens, AttentionContext& context, LogitRows rows);
+
+ private:
+  struct Impl;
+  explicit Transformer(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace finchkv::model
