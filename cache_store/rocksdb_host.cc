@@ -13,9 +13,6 @@
 namespace finchkv::cache_store {
 namespace {
 
-constexpr std::size_t kHeads = 0;
-constexpr std::size_t kBlocks = 1;
-
 std::vector<rocksdb::ColumnFamilyDescriptor> families() {
   return {{rocksdb::kDefaultColumnFamilyName, heads_options()}, {kBlocksFamily, blocks_options()}};
 }
@@ -30,6 +27,12 @@ std::span<const std::byte> as_bytes_of(const rocksdb::Slice& slice) {
 
 Status no_store(const std::string& directory) {
   return Status::not_found(fmt::format("there is no finchkv store in {}", directory));
+}
+
+void adopt(rocksdb::DB* db, const std::vector<rocksdb::ColumnFamilyHandle*>& handles, RocksDbHost::Database& to) {
+  to.db.reset(db);
+  to.heads = handles[0];  // in the order of families()
+  to.blocks = handles[1];
 }
 
 }  // namespace
@@ -53,43 +56,81 @@ Status RocksDbHost::open_writer() {
   if (state == DirectoryState::kEmpty) FINCHKV_RETURN_IF_ERROR(write_marker(directory_));
   // Never "create if missing" over a store: RocksDB would then take a lost CURRENT for a new database.
   const bool create = state != DirectoryState::kStore;
+  FINCHKV_ASSIGN_OR_RETURN(const FilesSeen files, look_at_files(directory_));
+  const OpenKind kind{.create = create,
+                      .reader = false,
+                      .flush_logs = files.logs.size() > kMostLogs || files.log_bytes() > kMostLogBytes,
+                      .env = options_.env};
+  database_ = std::make_shared<Database>();
+  std::vector<rocksdb::ColumnFamilyHandle*> handles;
   rocksdb::DB* db = nullptr;
-  const rocksdb::Status opened =
-      rocksdb::DB::Open(database_options(create, false, options_.env), directory_, families(), &families_, &db);
-  db_.reset(db);
+  const rocksdb::Status opened = rocksdb::DB::Open(database_options(kind), directory_, families(), &handles, &db);
   if (opened.IsInvalidArgument()) {
     return Status::corrupt(
         fmt::format("the store {} does not hold together: {}; restore a copy", directory_, opened.ToString()));
   }
-  return from_rocksdb(opened, directory_, "opening it");
+  FINCHKV_RETURN_IF_ERROR(from_rocksdb(opened, directory_, "opening it"));
+  adopt(db, handles, *database_);
+  return Status::ok();
 }
 
 Status RocksDbHost::open_reader() {
   FINCHKV_ASSIGN_OR_RETURN(const DirectoryState state, inspect_directory(directory_));
   if (state != DirectoryState::kStore) return no_store(directory_);
-  FINCHKV_ASSIGN_OR_RETURN(reader_directory_, TemporaryDirectory::make());
+  return open_for_reading();
+}
+
+Status RocksDbHost::open_for_reading() {
   rocksdb::Status opened;
-  // The writer may remove a file between our reading its name and opening it: look again.
-  for (int attempt = 0; attempt < 5; ++attempt) {
+  // The writer may flush, and remove a log, between our reading its manifest and its logs. Then what was opened is
+  // thrown away.
+  for (int attempt = 0; attempt < 200; ++attempt) {
+    if (attempt > 0) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    auto next = std::make_shared<Database>();
+    FINCHKV_ASSIGN_OR_RETURN(next->seen, look_at_files(directory_));
+    std::vector<rocksdb::ColumnFamilyHandle*> handles;
     rocksdb::DB* db = nullptr;
-    opened = rocksdb::DB::OpenAsSecondary(database_options(false, true, options_.env), directory_,
-                                          reader_directory_->path(), families(), &families_, &db);
-    db_.reset(db);
-    if (opened.ok() || opened.IsCorruption()) break;
-    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    opened = rocksdb::DB::OpenForReadOnly(database_options({.reader = true, .env = options_.env}), directory_,
+                                          families(), &handles, &db);
+    if (opened.ok()) adopt(db, handles, *next);
+    FINCHKV_ASSIGN_OR_RETURN(const FilesSeen now, look_at_files(directory_));
+    if (!now.same_state(next->seen)) continue;
+    if (!opened.ok()) break;
+    const std::lock_guard lock(database_mutex_);
+    database_ = std::move(next);
+    return Status::ok();
+  }
+  if (opened.ok()) {
+    return Status::unavailable(fmt::format("the store {} changes too fast to be read: try again", directory_));
   }
   return from_rocksdb(opened, directory_, "opening it for reading");
 }
 
-RocksDbHost::~RocksDbHost() {
-  if (!db_) return;
-  for (rocksdb::ColumnFamilyHandle* family : families_) db_->DestroyColumnFamilyHandle(family).PermitUncheckedError();
-  db_->Close().PermitUncheckedError();  // acknowledged data is durable already
+RocksDbHost::Database::~Database() {
+  if (!db) return;
+  db->DestroyColumnFamilyHandle(heads).PermitUncheckedError();
+  db->DestroyColumnFamilyHandle(blocks).PermitUncheckedError();
+  db->Close().PermitUncheckedError();  // acknowledged data is durable already
+}
+
+std::shared_ptr<RocksDbHost::Database> RocksDbHost::database() {
+  const std::lock_guard lock(database_mutex_);
+  return database_;
+}
+
+HeadIterator::HeadIterator(std::shared_ptr<RocksDbHost::Database> database, const std::string& from, std::string end)
+    : database_(std::move(database)),
+      end_(std::make_unique<std::string>(std::move(end))),
+      end_slice_(std::make_unique<rocksdb::Slice>(*end_)) {
+  rocksdb::ReadOptions options;
+  options.iterate_upper_bound = end_slice_.get();
+  it_.reset(database_->db->NewIterator(options, database_->heads));
+  it_->Seek(from);
 }
 
 Result<std::unique_ptr<Store>> RocksDbHost::view(Tenant tenant) {
   FINCHKV_RETURN_IF_ERROR(tenant.validate());
-  FINCHKV_RETURN_IF_ERROR(catch_up());
+  FINCHKV_RETURN_IF_ERROR(catch_up().status());
   FINCHKV_ASSIGN_OR_RETURN(const auto check, read_record(tenant_key(tenant)));
   if (check && *check != tenant_check(tenant)) return wrong_tenant_key(tenant);
   return make_rocksdb_view(shared_from_this(), std::move(tenant));
@@ -105,12 +146,13 @@ RocksDbHost::Claim::~Claim() {
   host_.claims_.erase(put_id_);
 }
 
-Status RocksDbHost::catch_up() {
-  if (!is_reader()) return Status::ok();
-  rocksdb::Status status = db_->TryCatchUpWithPrimary();
-  // A file that went away between two steps of catching up is there no more at the next.
-  for (int attempt = 0; attempt < 3 && status.IsIOError(); ++attempt) status = db_->TryCatchUpWithPrimary();
-  return from_rocksdb(status, directory_, "reading what its writer did");
+Result<bool> RocksDbHost::catch_up() {
+  if (!is_reader()) return false;
+  const std::lock_guard lock(reopen_mutex_);
+  FINCHKV_ASSIGN_OR_RETURN(const FilesSeen now, look_at_files(directory_));
+  if (now == database()->seen) return false;
+  FINCHKV_RETURN_IF_ERROR(open_for_reading());
+  return true;
 }
 
 Status RocksDbHost::prepare_to_write() {
@@ -118,7 +160,7 @@ Status RocksDbHost::prepare_to_write() {
     return Status::permission_denied(fmt::format("the store {} was opened for reading only", directory_));
   }
   if (!write_failed_.load()) return Status::ok();
-  const rocksdb::Status resumed = db_->Resume();
+  const rocksdb::Status resumed = database()->db->Resume();
   if (resumed.IsBusy()) {
     return Status::unavailable(
         fmt::format("the store {} is recovering from a failed write: try again in some seconds", directory_));
@@ -128,78 +170,48 @@ Status RocksDbHost::prepare_to_write() {
   return Status::ok();
 }
 
-rocksdb::Status RocksDbHost::get(rocksdb::ColumnFamilyHandle* family, const std::string& key,
-                                 rocksdb::PinnableSlice& value) {
-  rocksdb::ReadOptions options;
-  options.fill_cache = family == families_[kHeads];
-  rocksdb::Status status = db_->Get(options, family, key, &value);
-  if (is_reader() && status.IsIOError() && db_->TryCatchUpWithPrimary().ok()) {
-    value.Reset();
-    status = db_->Get(options, family, key, &value);
-  }
-  return status;
-}
-
 Result<std::optional<std::string>> RocksDbHost::read_record(const std::string& key) {
-  rocksdb::PinnableSlice value;
-  const rocksdb::Status status = get(families_[kHeads], key, value);
+  const auto database = this->database();
+  std::string value;
+  const rocksdb::Status status = database->db->Get({}, database->heads, key, &value);
   if (status.IsNotFound()) return std::optional<std::string>();
   FINCHKV_RETURN_IF_ERROR(from_rocksdb(status, directory_, "reading a head"));
-  return std::optional<std::string>(value.ToString());
+  return std::optional<std::string>(std::move(value));
 }
 
 BlockReader RocksDbHost::block_reader(const PutId& put_id) {
-  return [this, put_id](std::uint32_t ordinal, const std::function<Status(std::span<const std::byte>)>& use) -> Status {
+  return [this, put_id, database = database()](std::uint32_t ordinal,
+                                               const std::function<Status(std::span<const std::byte>)>& use) -> Status {
+    rocksdb::ReadOptions options;
+    options.fill_cache = false;
     rocksdb::PinnableSlice value;
-    const rocksdb::Status status = get(families_[kBlocks], block_key(put_id, ordinal), value);
-    if (status.IsNotFound()) return Status::not_found(fmt::format("block {} is missing", ordinal));
+    const rocksdb::Status status = database->db->Get(options, database->blocks, block_key(put_id, ordinal), &value);
+    // A reader opens blob files when it needs them, and the writer may have removed one: the same as a missing block.
+    if (status.IsNotFound() || (is_reader() && status.IsPathNotFound())) {
+      return Status::not_found(fmt::format("block {} is missing", ordinal));
+    }
     FINCHKV_RETURN_IF_ERROR(from_rocksdb(status, directory_, fmt::format("reading block {}", ordinal)));
     return use(as_bytes_of(value));
   };
 }
 
-std::unique_ptr<rocksdb::Iterator> RocksDbHost::iterate(const std::string& from, const std::string& end) {
-  // RocksDB only points to the bound, so bound and iterator live together.
-  struct Bounded : rocksdb::Iterator {
-    std::string end;
-    rocksdb::Slice end_slice;
-    std::unique_ptr<rocksdb::Iterator> inner;
-
-    bool Valid() const override { return inner->Valid(); }
-    void SeekToFirst() override { inner->SeekToFirst(); }
-    void SeekToLast() override { inner->SeekToLast(); }
-    void Seek(const rocksdb::Slice& target) override { inner->Seek(target); }
-    void SeekForPrev(const rocksdb::Slice& target) override { inner->SeekForPrev(target); }
-    void Next() override { inner->Next(); }
-    void Prev() override { inner->Prev(); }
-    rocksdb::Slice key() const override { return inner->key(); }
-    rocksdb::Slice value() const override { return inner->value(); }
-    rocksdb::Status status() const override { return inner->status(); }
-  };
-  auto it = std::make_unique<Bounded>();
-  it->end = end;
-  it->end_slice = it->end;
-  rocksdb::ReadOptions options;
-  options.iterate_upper_bound = &it->end_slice;
-  it->inner.reset(db_->NewIterator(options, families_[kHeads]));
-  it->Seek(from);
-  return it;
-}
+HeadIterator RocksDbHost::iterate(const std::string& from, const std::string& end) { return {database(), from, end}; }
 
 Status RocksDbHost::write(rocksdb::WriteBatch& batch, bool sync, std::string_view doing) {
   rocksdb::WriteOptions options;
   options.sync = sync;
-  const rocksdb::Status status = db_->Write(options, &batch);
+  const rocksdb::Status status = database()->db->Write(options, &batch);
   if (!status.ok()) write_failed_.store(true);
   return from_rocksdb(status, directory_, doing);
 }
 
 Status RocksDbHost::write_blocks(const PutId& put_id, const EncodedEntry& entry) {
+  const auto database = this->database();
   if (entry.block_bytes < options_.large_put_bytes) {
     rocksdb::WriteBatch batch;
     for (const Block& block : entry.blocks) {
       const rocksdb::Status added =
-          batch.Put(families_[kBlocks], block_key(put_id, block.ordinal), as_slice(block.bytes));
+          batch.Put(database->blocks, block_key(put_id, block.ordinal), as_slice(block.bytes));
       FINCHKV_RETURN_IF_ERROR(from_rocksdb(added, directory_, "preparing an entry"));
     }
     FINCHKV_RETURN_IF_ERROR(write(batch, false, "writing an entry"));
@@ -210,7 +222,7 @@ Status RocksDbHost::write_blocks(const PutId& put_id, const EncodedEntry& entry)
   past_the_log.disableWAL = true;
   for (const Block& block : entry.blocks) {
     const rocksdb::Status status =
-        db_->Put(past_the_log, families_[kBlocks], block_key(put_id, block.ordinal), as_slice(block.bytes));
+        database->db->Put(past_the_log, database->blocks, block_key(put_id, block.ordinal), as_slice(block.bytes));
     if (!status.ok()) write_failed_.store(true);
     FINCHKV_RETURN_IF_ERROR(from_rocksdb(status, directory_, "writing an entry"));
   }
@@ -218,14 +230,15 @@ Status RocksDbHost::write_blocks(const PutId& put_id, const EncodedEntry& entry)
   rocksdb::FlushOptions flush;
   flush.wait = true;
   flush.allow_write_stall = true;
-  const rocksdb::Status flushed = db_->Flush(flush, families_[kBlocks]);
+  const rocksdb::Status flushed = database->db->Flush(flush, database->blocks);
   if (!flushed.ok()) write_failed_.store(true);
   return from_rocksdb(flushed, directory_, "writing an entry");
 }
 
 void RocksDbHost::add_block_deletes(rocksdb::WriteBatch& batch, const PutId& put_id, std::uint32_t count) {
+  const auto database = this->database();
   for (std::uint32_t ordinal = 0; ordinal < count; ++ordinal) {
-    batch.Delete(families_[kBlocks], block_key(put_id, ordinal)).PermitUncheckedError();  // fails for huge keys only
+    batch.Delete(database->blocks, block_key(put_id, ordinal)).PermitUncheckedError();  // fails for huge keys only
   }
 }
 
@@ -251,7 +264,8 @@ Result<std::set<PutId>> RocksDbHost::puts_with_blocks() {
   std::set<PutId> found;
   rocksdb::ReadOptions options;
   options.fill_cache = false;
-  const std::unique_ptr<rocksdb::Iterator> it(db_->NewIterator(options, families_[kBlocks]));
+  const auto database = this->database();
+  const std::unique_ptr<rocksdb::Iterator> it(database->db->NewIterator(options, database->blocks));
   for (it->SeekToFirst(); it->Valid();) {
     const auto put_id = put_id_of_block_key(it->key().ToStringView());
     if (!put_id) {
@@ -266,7 +280,7 @@ Result<std::set<PutId>> RocksDbHost::puts_with_blocks() {
 
 Result<std::set<PutId>> RocksDbHost::puts_with_heads() {
   std::set<PutId> found;
-  const auto it = iterate(std::string(kAllHeads), prefix_end(std::string(kAllHeads)));
+  auto it = iterate(std::string(kAllHeads), prefix_end(std::string(kAllHeads)));
   for (; it->Valid(); it->Next()) {
     const auto head = decode_head_unbound(as_bytes_of(it->value()));
     if (head.is_ok()) {
@@ -284,11 +298,12 @@ Status RocksDbHost::remove_blocks(const PutId& put_id, GcReport& report) {
   rocksdb::WriteBatch batch;
   rocksdb::ReadOptions options;
   options.fill_cache = false;
-  const std::unique_ptr<rocksdb::Iterator> it(db_->NewIterator(options, families_[kBlocks]));
+  const auto database = this->database();
+  const std::unique_ptr<rocksdb::Iterator> it(database->db->NewIterator(options, database->blocks));
   for (it->Seek(block_key(put_id, 0)); it->Valid(); it->Next()) {
     if (put_id_of_block_key(it->key().ToStringView()) != put_id) break;
     FINCHKV_RETURN_IF_ERROR(
-        from_rocksdb(batch.Delete(families_[kBlocks], it->key()), directory_, "removing abandoned blocks"));
+        from_rocksdb(batch.Delete(database->blocks, it->key()), directory_, "removing abandoned blocks"));
     ++report.blocks;
     report.bytes += it->value().size();
   }

@@ -32,29 +32,28 @@ rocksdb::ColumnFamilyOptions common_options() {
 
 }  // namespace
 
-rocksdb::DBOptions database_options(bool create, bool reader, rocksdb::Env* env) {
+rocksdb::DBOptions database_options(const OpenKind& kind) {
   rocksdb::DBOptions options;
-  if (env != nullptr) options.env = env;
-  options.create_if_missing = create;
-  options.create_missing_column_families = create;
+  if (kind.env != nullptr) options.env = kind.env;
+  options.create_if_missing = kind.create;
+  options.create_missing_column_families = kind.create;
   options.paranoid_checks = true;
   // After a kill the log ends in the middle of a record, and that is fine: the put was not acknowledged. Damage before
   // the end must not pass silently, which rules out RocksDB's default (it would drop what follows the damage).
   options.wal_recovery_mode = rocksdb::WALRecoveryMode::kTolerateCorruptedTailRecords;
-  // Opening: no flush of what the log holds (a new table at every start), no statistics.
-  options.avoid_flush_during_recovery = true;
+  // Opening makes no table of what the logs hold, unless they have become many or long: every opening reads them all.
+  options.avoid_flush_during_recovery = !kind.flush_logs;
   options.skip_stats_update_on_db_open = true;
-  options.max_open_files = -1;  // secondary instances need it, and look-ups never wait for a table to be opened
+  options.max_open_files = -1;  // a reader keeps its tables when the writer removes them; nobody waits for an opening
   options.max_file_opening_threads = 2;
-  // The log is read at every opening; this bounds how long that takes.
-  options.max_total_wal_size = 16 << 20;
+  options.max_total_wal_size = kMostLogBytes;
   options.max_background_jobs = 2;
   options.stats_dump_period_sec = 0;
   options.stats_persist_period_sec = 0;
   options.keep_log_file_num = 2;
   options.max_log_file_size = 1 << 20;
   options.info_log_level = rocksdb::InfoLogLevel::WARN_LEVEL;
-  if (reader) options.info_log = std::make_shared<NoLog>();
+  if (kind.reader) options.info_log = std::make_shared<NoLog>();
   return options;
 }
 

@@ -29,8 +29,9 @@ struct RocksDbOptions {
   std::chrono::milliseconds wait{0};
   /// Makes a directory that is missing or empty into a store; otherwise that is not_found. Writing mode only.
   bool create_if_missing = true;
-  /// Puts with at least this many bytes are written once, past the log, and flushed before their head.
-  std::uint64_t large_put_bytes = 4U << 20;
+  /// Puts with at least this many bytes are written once, past the log, and flushed before their head. Smaller ones go
+  /// through the log, which every opening reads again.
+  std::uint64_t large_put_bytes = 256U << 10;
 
   rocksdb::Env* env = nullptr;                    ///< for fault injection; outlives the host
   std::function<void(PutStep)> on_put_step = {};  ///< for fault injection

@@ -65,7 +65,7 @@ Result<EntryInfo> RocksDbView::info_of(const CacheId& id, const EntryHead& head)
 template <typename Read>
 auto RocksDbView::read_entry(const CacheId& id, const Read& read) -> decltype(read(EntryHead(), BlockReader())) {
   const std::string key = head_key(tenant_, id);
-  FINCHKV_RETURN_IF_ERROR(host_->catch_up());
+  FINCHKV_RETURN_IF_ERROR(host_->catch_up().status());
   FINCHKV_ASSIGN_OR_RETURN(Record record, host_->read_record(key));
   for (;;) {
     if (!record) return no_such_entry(id);
@@ -74,9 +74,10 @@ auto RocksDbView::read_entry(const CacheId& id, const Read& read) -> decltype(re
     if (result.is_ok()) return result;
     const Status status = result.status();
     if (status.code() != StatusCode::kNotFound) return about_entry(id, status);
-    FINCHKV_RETURN_IF_ERROR(host_->catch_up());
+    // A reader's block may also have moved to another file under the same head.
+    FINCHKV_ASSIGN_OR_RETURN(const bool reopened, host_->catch_up());
     FINCHKV_ASSIGN_OR_RETURN(Record now, host_->read_record(key));
-    if (now == record) return about_entry(id, Status::corrupt(status.message()));
+    if (now == record && !reopened) return about_entry(id, Status::corrupt(status.message()));
     record = std::move(now);
   }
 }
@@ -155,7 +156,7 @@ void RocksDbView::discard(const EncodedEntry& entry) {
 }
 
 Result<EntryInfo> RocksDbView::find(const CacheId& id) {
-  FINCHKV_RETURN_IF_ERROR(host_->catch_up());
+  FINCHKV_RETURN_IF_ERROR(host_->catch_up().status());
   FINCHKV_ASSIGN_OR_RETURN(const Record record, host_->read_record(head_key(tenant_, id)));
   if (!record) return no_such_entry(id);
   FINCHKV_ASSIGN_OR_RETURN(const EntryHead head, decode(id, *record));
@@ -230,12 +231,12 @@ Status RocksDbView::remove(const CacheId& id) {
 
 Result<EntryPage> RocksDbView::list(const std::optional<CacheId>& after, std::size_t limit) {
   FINCHKV_RETURN_IF_ERROR(check_page_limit(limit));
-  FINCHKV_RETURN_IF_ERROR(host_->catch_up());
+  FINCHKV_RETURN_IF_ERROR(host_->catch_up().status());
   const std::string prefix = head_prefix(tenant_);
   const std::string from = after ? head_key(tenant_, *after) + '\0' : prefix;
   EntryPage page;
   std::optional<CacheId> last;
-  const auto it = host_->iterate(from, prefix_end(prefix));
+  auto it = host_->iterate(from, prefix_end(prefix));
   for (std::size_t seen = 0; it->Valid(); it->Next()) {
     const auto id = id_of_head_key(it->key().ToStringView(), prefix);
     if (!id) continue;
@@ -259,10 +260,10 @@ Result<EntryPage> RocksDbView::list(const std::optional<CacheId>& after, std::si
 
 Result<CacheId> RocksDbView::resolve_prefix(std::string_view hex_prefix) {
   FINCHKV_ASSIGN_OR_RETURN(const IdPrefix wanted, IdPrefix::parse(hex_prefix));
-  FINCHKV_RETURN_IF_ERROR(host_->catch_up());
+  FINCHKV_RETURN_IF_ERROR(host_->catch_up().status());
   const std::string prefix = head_prefix(tenant_);
   std::vector<CacheId> matches;
-  const auto it = host_->iterate(head_key(tenant_, wanted.lowest()), prefix_end(prefix));
+  auto it = host_->iterate(head_key(tenant_, wanted.lowest()), prefix_end(prefix));
   for (; it->Valid() && matches.size() <= IdPrefix::kEnough; it->Next()) {
     const auto id = id_of_head_key(it->key().ToStringView(), prefix);
     if (!id) continue;

@@ -19,7 +19,7 @@ namespace finchkv::cache_store {
 namespace {
 
 constexpr std::size_t kLengthBytes = 8;
-constexpr std::uint64_t kMaxHeaderBytes = 64U << 20;
+constexpr std::uint64_t kMaxHeaderBytes = 8U << 20;  // 4096 layers need less than a quarter
 
 // A file that takes its name only when it is whole.
 class NewFile {

@@ -11,7 +11,8 @@
 namespace finchkv::cache_store {
 namespace {
 
-using Json = nlohmann::ordered_json;
+using Json = nlohmann::json;
+using OrderedJson = nlohmann::ordered_json;  // for writing alone: its look-ups are linear
 
 constexpr std::size_t kMaxLayers = 4096;
 constexpr std::size_t kMaxHeadDim = 65536;
@@ -47,7 +48,7 @@ std::optional<std::uint64_t> find_number(const Json& metadata, const char* key) 
 }
 
 std::string rope_text(const RopeRecord& rope) {
-  Json out;
+  OrderedJson out;
   out["scaling"] = rope.scaling;
   out["theta"] = rope.theta;
   out["factor"] = rope.factor;
@@ -56,7 +57,13 @@ std::string rope_text(const RopeRecord& rope) {
   out["interleaved"] = rope.interleaved;
   out["attention_factor"] = rope.attention_factor;
   out["inv_freq"] = rope.inv_freq;
-  return out.dump();
+  return out.dump(-1, ' ', false, OrderedJson::error_handler_t::replace);
+}
+
+// Drops whatever is nested deeper than a header of ours: a few bytes could otherwise ask for a lot of memory.
+Json parse_json(std::string_view text) {
+  const auto shallow = [](int depth, Json::parse_event_t /*event*/, Json& /*value*/) { return depth <= 4; };
+  return Json::parse(text, shallow, false);
 }
 
 bool read_float(const Json& object, const char* key, float& out) {
@@ -75,7 +82,7 @@ bool read_u32(const Json& object, const char* key, std::uint32_t& out) {
 }
 
 bool read_rope(const std::string& text, RopeRecord& rope) {
-  const Json in = Json::parse(text, nullptr, false);
+  const Json in = parse_json(text);
   if (!in.is_object()) return false;
   const std::string* scaling = find_text(in, "scaling");
   const auto interleaved = in.find("interleaved");
@@ -213,7 +220,7 @@ bool tiles(const std::vector<LayerPlaces>& layers, std::uint64_t data_bytes) {
 }
 
 Result<SafetensorsHeader> parse(std::string_view text, std::uint64_t data_bytes) {
-  const Json root = Json::parse(text, nullptr, false);
+  const Json root = parse_json(text);
   if (!root.is_object()) return corrupt("its header is not a JSON object");
   SafetensorsHeader out;
   FINCHKV_RETURN_IF_ERROR(read_metadata(root, out));
@@ -236,8 +243,8 @@ Result<SafetensorsHeader> parse(std::string_view text, std::uint64_t data_bytes)
 std::string make_safetensors_header(const KvSet& set, const CacheIdentity& identity,
                                     std::optional<std::uint64_t> rope_base) {
   const auto canonical = canonical_encoding(identity);
-  Json root;
-  Json& metadata = root["__metadata__"];
+  OrderedJson root;
+  OrderedJson& metadata = root["__metadata__"];
   metadata["finchkv_export"] = std::to_string(kExportFormat);
   metadata["identity"] = to_hex({reinterpret_cast<const std::uint8_t*>(canonical.data()), canonical.size()});
   metadata["key_form"] = rope_base ? key_form_name(KeyForm::kRotated) : key_form_name(set.key_form);
@@ -248,8 +255,9 @@ std::string make_safetensors_header(const KvSet& set, const CacheIdentity& ident
   if (rope_base) metadata["rope_base"] = std::to_string(*rope_base);
 
   std::uint64_t at = 0;
-  const auto add = [&](std::size_t l, std::string_view part, std::string_view type, Json shape, std::uint64_t bytes) {
-    Json& tensor = root[fmt::format("layers.{}.{}", l, part)];
+  const auto add = [&](std::size_t l, std::string_view part, std::string_view type, OrderedJson shape,
+                       std::uint64_t bytes) {
+    OrderedJson& tensor = root[fmt::format("layers.{}.{}", l, part)];
     tensor["dtype"] = type;
     tensor["shape"] = std::move(shape);
     tensor["data_offsets"] = {at, at + bytes};
@@ -257,7 +265,7 @@ std::string make_safetensors_header(const KvSet& set, const CacheIdentity& ident
   };
   for (std::size_t l = 0; l < set.layers.size(); ++l) {
     const KvLayer& layer = set.layers[l];
-    const Json shape = {set.shape.n_kv_heads, layer.n_kept, set.shape.head_dim};
+    const OrderedJson shape = {set.shape.n_kv_heads, layer.n_kept, set.shape.head_dim};
     add(l, "key", tensor_type(set.dtype), shape, layer.keys.size());
     add(l, "value", tensor_type(set.dtype), shape, layer.values.size());
     add(l, "origin", "I32", {set.shape.origin_rows, layer.n_kept}, layer.origins.size_bytes());

@@ -5,12 +5,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
-#include <iterator>
 #include <string_view>
 #include <thread>
 #include <utility>
@@ -201,19 +201,33 @@ std::uint64_t directory_bytes(const std::string& directory) {
   return total;
 }
 
-Result<TemporaryDirectory> TemporaryDirectory::make() {
-  std::error_code error;
-  const fs::path base = fs::temp_directory_path(error);
-  if (error) return system_error(error.value(), "the temporary directory", "looking for it");
-  std::string path = (base / "finchkv-reader-XXXXXX").string();
-  if (mkdtemp(path.data()) == nullptr) return system_error(errno, path, "making it");
-  return TemporaryDirectory(std::move(path));
+bool FilesSeen::same_state(const FilesSeen& other) const {
+  const auto name = [](const auto& file) { return file.first; };
+  return current == other.current && manifests == other.manifests &&
+         std::ranges::equal(logs, other.logs, {}, name, name);
 }
 
-TemporaryDirectory::~TemporaryDirectory() {
-  if (path_.empty()) return;
-  std::error_code ignored;
-  fs::remove_all(path_, ignored);
+std::uint64_t FilesSeen::log_bytes() const {
+  std::uint64_t total = 0;
+  for (const auto& [name, bytes] : logs) total += bytes;
+  return total;
+}
+
+Result<FilesSeen> look_at_files(const std::string& directory) {
+  FilesSeen seen;
+  std::getline(std::ifstream(in(directory, "CURRENT")), seen.current);
+  std::error_code error;
+  fs::directory_iterator it(directory, error);
+  for (; !error && it != fs::directory_iterator(); it.increment(error)) {
+    const std::string name = it->path().filename().string();
+    const bool manifest = name.compare(0, 9, "MANIFEST-") == 0;
+    if (!manifest && !ends_with(name, ".log")) continue;
+    std::error_code gone;
+    const auto size = it->file_size(gone);
+    (manifest ? seen.manifests : seen.logs)[name] = gone ? 0 : size;
+  }
+  if (error) return system_error(error.value(), directory, "listing it");
+  return seen;
 }
 
 }  // namespace finchkv::cache_store

@@ -7,8 +7,8 @@
 
 #include <chrono>
 #include <cstdint>
+#include <map>
 #include <string>
-#include <utility>
 
 #include "base/status.h"
 
@@ -49,21 +49,17 @@ class WriterLock {
 /// Bytes of all files in the directory; 0 when it cannot be read.
 [[nodiscard]] std::uint64_t directory_bytes(const std::string& directory);
 
-/// A directory of its own under the system's temporary one, removed at the end.
-class TemporaryDirectory {
- public:
-  [[nodiscard]] static Result<TemporaryDirectory> make();
-  ~TemporaryDirectory();
-  TemporaryDirectory(TemporaryDirectory&& other) noexcept : path_(std::move(other.path_)) { other.path_.clear(); }
-  TemporaryDirectory& operator=(TemporaryDirectory&& other) noexcept {
-    std::swap(path_, other.path_);
-    return *this;
-  }
-  [[nodiscard]] const std::string& path() const { return path_; }
+/// What of the database's files a reader depends on: equal before and after an opening, the reader has seen one state.
+struct FilesSeen {
+  std::string current;                             ///< which manifest counts
+  std::map<std::string, std::uint64_t> manifests;  ///< name, bytes
+  std::map<std::string, std::uint64_t> logs;
 
- private:
-  explicit TemporaryDirectory(std::string path) : path_(std::move(path)) {}
-  std::string path_;
+  /// Nothing was added to a table or taken away; a log may have grown.
+  [[nodiscard]] bool same_state(const FilesSeen& other) const;
+  [[nodiscard]] std::uint64_t log_bytes() const;
+  bool operator==(const FilesSeen&) const = default;
 };
+[[nodiscard]] Result<FilesSeen> look_at_files(const std::string& directory);
 
 }  // namespace finchkv::cache_store

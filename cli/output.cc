@@ -12,9 +12,19 @@
 
 #include <fmt/format.h>
 
-#include "cli/utf8_text.h"
+#include "model/utf8.h"
 
 namespace finchkv::cli {
+namespace {
+
+constexpr std::string_view kReplacement = "\xEF\xBF\xBD";  // U+FFFD
+
+}  // namespace
+
+bool is_control(char32_t c) {
+  const bool turns_direction = (c >= 0x202A && c <= 0x202E) || (c >= 0x2066 && c <= 0x2069);
+  return c < 0x20 || (c >= 0x7F && c < 0xA0) || turns_direction;
+}
 
 int exit_status(const Status& status) {
   switch (status.code()) {
@@ -51,13 +61,11 @@ void print_error(std::string_view text) { print_note(fmt::format("finchkv: {}", 
 std::string printable(std::string_view text, bool one_line) {
   std::string out;
   out.reserve(text.size());
-  for (const Character c : Characters(text)) {
+  for (std::size_t at = 0; at < text.size();) {
+    const model::Utf8Char c = model::decode_utf8(text, at);
     const bool layout = !one_line && (c.code == '\n' || c.code == '\t');
-    if (c.valid && (layout || !is_control(c.code))) {
-      out += c.bytes;
-    } else {
-      out += kReplacement;
-    }
+    out += c.valid && (layout || !is_control(c.code)) ? text.substr(at, c.length) : kReplacement;
+    at += c.length;
   }
   return out;
 }
@@ -118,8 +126,9 @@ std::string format_ratio(double ratio) {
 }
 
 std::string format_age(std::uint64_t unix_ms) {
-  const auto now = std::chrono::duration_cast<std::chrono::milliseconds>(
-                       std::chrono::system_clock::now().time_since_epoch()).count();
+  const auto now =
+      std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::system_clock::now().time_since_epoch())
+          .count();
   const auto seconds = std::max<std::int64_t>(0, (now - static_cast<std::int64_t>(unix_ms)) / 1000);
   if (seconds < 60) return fmt::format("{} s", seconds);
   if (seconds < 3600) return fmt::format("{} min", seconds / 60);

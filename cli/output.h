@@ -30,6 +30,8 @@ void print_json(const Json& value);       ///< one object and a newline; bytes t
 void print_note(std::string_view text);   ///< a line on standard error
 void print_error(std::string_view text);  ///< `finchkv: text` on standard error
 
+/// C0, C1, DEL, and the marks that turn the direction of writing.
+[[nodiscard]] bool is_control(char32_t c);
 /// Control characters (but newline and tab, unless one_line) and invalid UTF-8 become U+FFFD.
 [[nodiscard]] std::string printable(std::string_view text, bool one_line = false);
 
@@ -37,14 +39,14 @@ void print_error(std::string_view text);  ///< `finchkv: text` on standard error
 [[nodiscard]] int terminal_width();   ///< of standard output; 80 when it is not a terminal
 [[nodiscard]] bool locale_is_utf8();  ///< by LC_ALL, LC_CTYPE, LANG
 
-[[nodiscard]] std::string format_bytes(std::uint64_t bytes);      ///< "5.9 MB"
-[[nodiscard]] std::string format_count(std::uint64_t count);      ///< "12,345"
-[[nodiscard]] std::string format_ms(double ms);                   ///< "23 ms", "1.2 s", "3 min 20 s"
-[[nodiscard]] std::string format_ratio(double ratio);             ///< "16x", "7.5x"
-[[nodiscard]] std::string format_age(std::uint64_t unix_ms);      ///< "3 min", "2 days"
-[[nodiscard]] std::string format_time(std::uint64_t unix_ms);     ///< "2025-01-31 14:05:09 UTC"
-[[nodiscard]] std::string short_id(std::string_view hex);         ///< the first 12 digits
-[[nodiscard]] std::size_t display_width(std::string_view text);   ///< characters, not bytes
+[[nodiscard]] std::string format_bytes(std::uint64_t bytes);     ///< "5.9 MB"
+[[nodiscard]] std::string format_count(std::uint64_t count);     ///< "12,345"
+[[nodiscard]] std::string format_ms(double ms);                  ///< "23 ms", "1.2 s", "3 min 20 s"
+[[nodiscard]] std::string format_ratio(double ratio);            ///< "16x", "7.5x"
+[[nodiscard]] std::string format_age(std::uint64_t unix_ms);     ///< "3 min", "2 days"
+[[nodiscard]] std::string format_time(std::uint64_t unix_ms);    ///< "2025-01-31 14:05:09 UTC"
+[[nodiscard]] std::string short_id(std::string_view hex);        ///< the first 12 digits
+[[nodiscard]] std::size_t display_width(std::string_view text);  ///< characters, not bytes
 [[nodiscard]] std::string pad(std::string text, std::size_t width, bool right = false);
 
 }  // namespace finchkv::cli

@@ -23,7 +23,7 @@ Result<ChunkContext> ChunkContext::create(const Plan& plan, const model::Transfo
   ChunkContext c(plan, model);
   const model::ModelConfig& config = model.config();
   kernels::Device& dev = model.device();
-  const ElementType a = dev.activation_type();
+  const ElementType a = dev.kv_type();
   const auto n = static_cast<std::int64_t>(plan.document.size());
   const auto prompt = static_cast<std::int64_t>(plan.prompt.size());
   const std::int64_t candidates = std::min(plan.budget + plan.chunk, n);
@@ -138,7 +138,7 @@ Result<KvSet> ChunkContext::take_set() {
   KvSet set;
   set.shape = {static_cast<std::uint32_t>(config.n_layers), static_cast<std::uint32_t>(config.n_kv_heads),
                static_cast<std::uint32_t>(config.head_dim), static_cast<std::uint32_t>(rows_)};
-  set.dtype = dev.activation_type() == ElementType::kBF16 ? DType::kBF16 : DType::kF32;
+  set.dtype = dev.kv_type() == ElementType::kBF16 ? DType::kBF16 : DType::kF32;
   set.key_form = KeyForm::kPreRope;
   set.doc_tokens = plan_.document.size();
   set.next_position = static_cast<std::uint64_t>(kept_);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include <fmt/format.h>
 
@@ -36,6 +37,10 @@ std::int64_t Plan::keep_after(std::int64_t seen) const {
 Result<Plan> resolve_plan(const ReadRequest& r, const model::ModelConfig& config) {
   Plan plan;
   if (r.document.empty()) return Status::invalid_argument("the document is empty; there is nothing to read");
+  if (r.document.size() > static_cast<std::size_t>(std::numeric_limits<std::int32_t>::max())) {  // origins are 32-bit
+    return Status::invalid_argument(fmt::format("the document has {} tokens; at most {} can be read as one",
+                                                r.document.size(), std::numeric_limits<std::int32_t>::max()));
+  }
   FINCHKV_ASSIGN_OR_RETURN(plan.reader, find_reader(r.reader));
   FINCHKV_ASSIGN_OR_RETURN(plan.policy, find_policy(r.policy));
   if (plan.policy->uses_prompt() && r.prompt.empty()) {

@@ -60,8 +60,10 @@ class Device {
   [[nodiscard]] virtual std::string_view kind() const = 0;    ///< "cpu", "cuda"
   [[nodiscard]] virtual std::string description() const = 0;  ///< processor features, threads, arithmetic in use
   [[nodiscard]] virtual NumericClass numeric_class() const = 0;
-  /// Type of activations, kept keys and values: f32 or bf16.
-  [[nodiscard]] virtual ElementType activation_type() const = 0;
+  /// Type of keys, values and queries of many rows: f32 or bf16.
+  [[nodiscard]] virtual ElementType kv_type() const = 0;
+  /// Type of activations in a pass of `rows` rows: kv_type(), or f32 where few rows cost nothing more for it.
+  [[nodiscard]] virtual ElementType activation_type(std::int64_t rows) const = 0;
 
   // --- memory
   // -------------------------------------------------------------------------------------------------------------
@@ -98,7 +100,7 @@ class Device {
   /// D]; any strides over n and heads. Dimensions past rope.rotary_dims are copied.
   virtual void rotate(const RopeRecord& rope, const Tensor& x, std::int64_t first_position, const Tensor& y) = 0;
   /// Bottom-right causal softmax attention with an online softmax, O(T) memory: row i sees T - n + i + 1 keys.
-  /// q activations [n, H, D] rotated; k, v activations [KV, T, D], k rotated; out activations [n, H, D];
+  /// q activations [n, H, D] rotated; k, v kv_type [KV, T, D], k rotated; out activations [n, H, D];
   /// lse f32 [n, H], the log-sum-exp of scaled logits, or empty.
   virtual void attention(const Tensor& q, const Tensor& k, const Tensor& v, float scale, const Tensor& out,
                          const Tensor& lse) = 0;
@@ -106,7 +108,7 @@ class Device {
   // --- selection
   // ----------------------------------------------------------------------------------------------------------
   /// mass[g, j] = sum over query heads h of KV head g and prompt rows r of w_r * A[h, r, j], w_r = (T - P + r + 1) / T.
-  /// q activations [P, H, D] rotated, k activations [KV, T, D] rotated, lse f32 [P, H]; mass f32 [KV, T - P].
+  /// q activations [P, H, D] rotated, k kv_type [KV, T, D] rotated, lse f32 [P, H]; mass f32 [KV, T - P].
   virtual void attention_mass(const Tensor& q, const Tensor& k, const Tensor& lse, float scale, const Tensor& mass) = 0;
   /// sum[0, j] = sum over rows of x[., j], in row order.  x f32 [R, C], sum f32 [1, C].
   virtual void sum_rows(const Tensor& x, const Tensor& sum) = 0;
@@ -116,7 +118,7 @@ class Device {
                          const Tensor& y) = 0;
   /// The k highest of each row, ties to the lower index, as ascending indices.  x f32 [R, C], indices i32 [R, k].
   virtual void top_k(const Tensor& x, const Tensor& indices) = 0;
-  /// y[g, i] = x[g, indices[g or 0, i]].  x, y activations [KV, ., D]; indices i32 [R, k], R = 1 or KV.
+  /// y[g, i] = x[g, indices[g or 0, i]].  x, y kv_type [KV, ., D]; indices i32 [R, k], R = 1 or KV.
   virtual void gather(const Tensor& x, const Tensor& indices, const Tensor& y) = 0;
   /// y[r, i] = x[r, indices[r, i]].  x i32 [R, C], indices and y i32 [R, k].
   virtual void gather_origins(const Tensor& x, const Tensor& indices, const Tensor& y) = 0;

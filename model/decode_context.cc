@@ -14,8 +14,8 @@ Result<DecodeContext> DecodeContext::create(const Transformer& model, std::int64
   context.append_capacity_ = capacity;
   context.layers_.resize(static_cast<std::size_t>(c.n_layers));
   for (Layer& layer : context.layers_) {
-    FINCHKV_ASSIGN_OR_RETURN(layer.keys, dev.empty(dev.activation_type(), {c.n_kv_heads, capacity, c.head_dim}));
-    FINCHKV_ASSIGN_OR_RETURN(layer.values, dev.empty(dev.activation_type(), {c.n_kv_heads, capacity, c.head_dim}));
+    FINCHKV_ASSIGN_OR_RETURN(layer.keys, dev.empty(dev.kv_type(), {c.n_kv_heads, capacity, c.head_dim}));
+    FINCHKV_ASSIGN_OR_RETURN(layer.values, dev.empty(dev.kv_type(), {c.n_kv_heads, capacity, c.head_dim}));
   }
   return context;
 }
@@ -85,8 +85,9 @@ Status DecodeContext::attend(std::int64_t index, const Tensor& q, const Tensor& 
     return Status::resource_exhausted(
         fmt::format("the cache has room for {} more tokens, not for {}", append_capacity_ - layer.appended, n));
   }
-  if (rotated_q_.empty() || rotated_q_.dim(0) < n) {
-    FINCHKV_ASSIGN_OR_RETURN(rotated_q_, dev.empty(dev.activation_type(), {n, q.dim(1), q.dim(2)}));
+  const ElementType type = dev.activation_type(n);
+  if (rotated_q_.empty() || rotated_q_.dim(0) < n || rotated_q_.type() != type) {
+    FINCHKV_ASSIGN_OR_RETURN(rotated_q_, dev.empty(type, {n, q.dim(1), q.dim(2)}));
   }
   const Tensor queries = rotated_q_.slice(0, 0, n);
   dev.rotate(rope, q, position, queries);

@@ -32,11 +32,12 @@ struct Transformer::Impl {
   ModelConfig config;
   std::shared_ptr<kernels::Device> device;
   Weights weights;
-  Activations act;
+  Activations many;
+  Activations single;  // one row may have another type
   std::vector<float> embedded;
 
-  Status reserve(std::int64_t rows);
-  Status embed(std::span<const TokenId> tokens);
+  Result<Activations*> reserve(std::int64_t rows);
+  Status embed(std::span<const TokenId> tokens, const Tensor& residual);
 };
 
 Transformer::Transformer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -56,9 +57,10 @@ Result<std::unique_ptr<Transformer>> Transformer::load(std::shared_ptr<const Ggu
   return std::unique_ptr<Transformer>(new Transformer(std::move(impl)));
 }
 
-Status Transformer::Impl::reserve(std::int64_t rows) {
-  if (rows <= act.rows) return Status::ok();
-  const ElementType a = device->activation_type();
+Result<Activations*> Transformer::Impl::reserve(std::int64_t rows) {
+  Activations& act = rows == 1 ? single : many;
+  if (rows <= act.rows) return &act;
+  const ElementType a = device->activation_type(rows);
   const ModelConfig& c = config;
   act = {};
   FINCHKV_ASSIGN_OR_RETURN(act.residual, device->empty(ElementType::kF32, {rows, c.hidden}));
@@ -69,12 +71,12 @@ Status Transformer::Impl::reserve(std::int64_t rows) {
   FINCHKV_ASSIGN_OR_RETURN(act.inner, device->empty(a, {rows, c.ffn}));
   FINCHKV_ASSIGN_OR_RETURN(act.logits, device->empty(ElementType::kF32, {1, c.vocab}));
   act.rows = rows;
-  return Status::ok();
+  return &act;
 }
 
 // Embedding rows are read from the file as they are needed: a table in f32 would be the largest tensor of a small
 // model.
-Status Transformer::Impl::embed(std::span<const TokenId> tokens) {
+Status Transformer::Impl::embed(std::span<const TokenId> tokens, const Tensor& residual) {
   const GgufTensor& table = *file->find_tensor("token_embd.weight");
   const auto width = static_cast<std::size_t>(config.hidden);
   embedded.resize(tokens.size() * width);
@@ -86,7 +88,7 @@ Status Transformer::Impl::embed(std::span<const TokenId> tokens) {
     FINCHKV_RETURN_IF_ERROR(dequantize_rows(table, static_cast<std::uint64_t>(tokens[i]), 1,
                                             std::span(embedded).subspan(i * width, width)));
   }
-  device->upload(embedded.data(), act.residual.slice(0, 0, static_cast<std::int64_t>(tokens.size())));
+  device->upload(embedded.data(), residual);
   return Status::ok();
 }
 
@@ -97,15 +99,15 @@ Result<std::vector<float>> Transformer::forward(std::span<const TokenId> tokens,
   const ModelConfig& c = m.config;
   kernels::Device& dev = *m.device;
   const auto n = static_cast<std::int64_t>(tokens.size());
-  FINCHKV_RETURN_IF_ERROR(m.reserve(n));
-  FINCHKV_RETURN_IF_ERROR(m.embed(tokens));
-  Tensor residual = m.act.residual.slice(0, 0, n);
+  FINCHKV_ASSIGN_OR_RETURN(Activations* const act, m.reserve(n));
+  Tensor residual = act->residual.slice(0, 0, n);
+  FINCHKV_RETURN_IF_ERROR(m.embed(tokens, residual));
   const std::int64_t q_width = c.n_heads * c.head_dim;
   const std::int64_t kv_width = c.n_kv_heads * c.head_dim;
   for (std::int64_t l = 0; l < c.n_layers; ++l) {
     const LayerWeights& w = m.weights.layers[static_cast<std::size_t>(l)];
-    const Tensor normed = m.act.normed.slice(0, 0, n);
-    const Tensor qkv = m.act.qkv.slice(0, 0, n);
+    const Tensor normed = act->normed.slice(0, 0, n);
+    const Tensor qkv = act->qkv.slice(0, 0, n);
     dev.rms_norm(residual, w.attention_norm, c.norm_eps, normed);
     dev.linear(*w.qkv, normed, qkv, false);
     if (c.qkv_bias) dev.add_bias(qkv, w.qkv_bias);
@@ -116,7 +118,7 @@ Result<std::vector<float>> Transformer::forward(std::span<const TokenId> tokens,
       dev.rms_norm(q, w.q_norm, c.norm_eps, q);
       dev.rms_norm(k, w.k_norm, c.norm_eps, k);
     }
-    Tensor attended = m.act.attended.slice(0, 0, n);
+    Tensor attended = act->attended.slice(0, 0, n);
     FINCHKV_RETURN_IF_ERROR(context.attend(l, q, k, v, attended.split_last(c.n_heads, c.head_dim)));
     if (l + 1 == c.n_layers) {  // past the last attention only rows whose logits are wanted matter
       if (rows == LogitRows::kNone) break;
@@ -126,8 +128,8 @@ Result<std::vector<float>> Transformer::forward(std::span<const TokenId> tokens,
       }
     }
     const std::int64_t left = residual.dim(0);
-    const Tensor ffn_in = m.act.normed.slice(0, 0, left);
-    const Tensor inner = m.act.inner.slice(0, 0, left);
+    const Tensor ffn_in = act->normed.slice(0, 0, left);
+    const Tensor inner = act->inner.slice(0, 0, left);
     dev.linear(*w.output, attended, residual, true);
     dev.rms_norm(residual, w.ffn_norm, c.norm_eps, ffn_in);
     dev.linear_swiglu(*w.gate_up, ffn_in, inner);
@@ -136,13 +138,13 @@ Result<std::vector<float>> Transformer::forward(std::span<const TokenId> tokens,
   std::vector<float> logits;
   if (rows != LogitRows::kNone) {
     const std::int64_t wanted = residual.dim(0);
-    const Tensor normed = m.act.normed.slice(0, 0, wanted);
+    const Tensor normed = act->normed.slice(0, 0, wanted);
     dev.rms_norm(residual, m.weights.output_norm, c.norm_eps, normed);
     const auto vocab = static_cast<std::size_t>(c.vocab);
     logits.resize(static_cast<std::size_t>(wanted) * vocab);
     for (std::int64_t i = 0; i < wanted; ++i) {
-      dev.linear(*m.weights.head, normed.slice(0, i, 1), m.act.logits, false);
-      dev.download(m.act.logits, logits.data() + static_cast<std::size_t>(i) * vocab);
+      dev.linear(*m.weights.head, normed.slice(0, i, 1), act->logits, false);
+      dev.download(act->logits, logits.data() + static_cast<std::size_t>(i) * vocab);
     }
   }
   FINCHKV_RETURN_IF_ERROR(dev.synchronize());

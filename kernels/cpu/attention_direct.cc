@@ -22,7 +22,7 @@ void attention_direct(Workspace& ws, const Tensor& q, const Tensor& k, const Ten
   const std::int64_t n = q.dim(0), heads = q.dim(1), d = q.dim(2), kv_heads = k.dim(0), total = k.dim(1);
   const std::int64_t group = heads / kv_heads;
   const std::int64_t splits = (total + kSplit - 1) / kSplit;
-  const bool narrow = q.type() == ElementType::kBF16;
+  const bool narrow = k.type() == ElementType::kBF16;
   assert(k.stride(1) == d && v.stride(1) == d);
   const std::int64_t part = d + 2;  // sum [D], m, l
   const std::int64_t pairs = n * heads;
@@ -49,13 +49,14 @@ void attention_direct(Workspace& ws, const Tensor& q, const Tensor& k, const Ten
     const std::int64_t k_at = head / group * k.stride(0) + first * d;
     const std::int64_t v_at = head / group * v.stride(0) + first * d;
     float alpha = 0;
-    if (narrow) {
+    if (q.type() == ElementType::kBF16)
       simd().to_f32(q.data<std::uint16_t>() + q_at, d, query);
-      simd().keys_dot_bf16(query, k.data<std::uint16_t>() + k_at, count, d, scale, logits);
-    } else {
+    else
       std::copy_n(q.data<float>() + q_at, d, query);
+    if (narrow)
+      simd().keys_dot_bf16(query, k.data<std::uint16_t>() + k_at, count, d, scale, logits);
+    else
       simd().keys_dot_f32(query, k.data<float>() + k_at, count, d, scale, logits);
-    }
     l = simd().softmax_f32(logits, count, 1.0F, &m, &alpha, logits);
     if (narrow)
       simd().values_sum_bf16(logits, v.data<std::uint16_t>() + v_at, count, d, sum);
@@ -80,7 +81,7 @@ void attention_direct(Workspace& ws, const Tensor& q, const Tensor& k, const Ten
     const std::int64_t row = i / heads;
     const std::int64_t head = i % heads;
     const std::int64_t out_at = row * out.stride(0) + head * out.stride(1);
-    if (narrow)
+    if (out.type() == ElementType::kBF16)
       simd().to_bf16(row_sum.data(), d, out.data<std::uint16_t>() + out_at);
     else
       std::copy_n(row_sum.data(), d, out.data<float>() + out_at);

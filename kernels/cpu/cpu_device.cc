@@ -66,7 +66,11 @@ class CpuDevice final : public Device {
                        dnnl_version()->minor);
   }
   NumericClass numeric_class() const override { return ws_.numeric; }
-  ElementType activation_type() const override { return ws_.activation; }
+  ElementType kv_type() const override { return ws_.activation; }
+  // One row goes through the 8-bit weights, which multiply in f32: rounding it to bf16 first would only lose.
+  ElementType activation_type(std::int64_t rows) const override {
+    return rows == 1 ? ElementType::kF32 : ws_.activation;
+  }
 
   Result<Tensor> empty(ElementType type, std::initializer_list<std::int64_t> shape) override {
     std::size_t bytes = element_size(type);

@@ -1,6 +1,7 @@
 #include "kernels/cpu/linear.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <vector>
 
@@ -12,9 +13,12 @@
 namespace finchkv::kernels::cpu {
 namespace {
 
-constexpr std::int64_t kTileColumns =
-    256;  // 256 x 576 in bf16 is 288 KiB: a tile stays in a core's L2 while rows pass by
+// 256 x 576 in bf16 is 288 KiB: a tile stays in a core's L2 while rows pass by.
+constexpr std::int64_t kTileColumns = 256;
 constexpr std::int64_t kBigRowTile = 64;
+
+// Rows of a tile. The reference class has one size for all: a row's result then never depends on its neighbours.
+std::int64_t row_tile(const Workspace& ws) { return ws.numeric == NumericClass::kReference ? kRowTile : kBigRowTile; }
 
 const std::byte* element(const Tensor& t, std::int64_t row) {
   return t.data<std::byte>() + static_cast<std::size_t>(row * t.stride(0)) * element_size(t.type());
@@ -47,23 +51,22 @@ LinearSource interleave(const LinearSource& gate, const LinearSource& up) {
 
 }  // namespace
 
-Gemm::Shape CpuLinear::tile_shape(const Workspace& ws, std::int64_t m, std::int64_t width, std::int64_t ldc,
-                                  bool accumulate) const {
-  return {m, width, in_, in_, ldc, ws.activation, accumulate};
+Gemm::Shape CpuLinear::tile_shape(const Workspace& ws, std::int64_t m, std::int64_t width) const {
+  return {m, width, in_, in_, width, ws.activation, false};
 }
 
 std::size_t CpuLinear::bytes() const {
-  std::size_t total = q8_.size;
+  std::size_t total = narrow_.size;
   for (const Tile& t : tiles_) total += t.packed.size;
   return total;
 }
 
 Result<std::unique_ptr<CpuLinear>> CpuLinear::pack(Workspace& ws, const LinearSource& w, LinearUse use) {
   std::unique_ptr<CpuLinear> linear(new CpuLinear(w.in, w.out, false));
-  const bool q8 = ws.numeric == NumericClass::kFast && w.in % Q8Block16::kGroup == 0;
-  if (q8) FINCHKV_RETURN_IF_ERROR(linear->pack_q8(ws, w));
-  // The output head sees one row at a time: the 8-bit copy serves alone.
-  if (!q8 || use == LinearUse::kEveryRow) FINCHKV_RETURN_IF_ERROR(linear->pack_tiles(ws, w));
+  const bool narrow = ws.numeric == NumericClass::kFast && w.in % Q8Block16::kGroup == 0;
+  if (narrow) FINCHKV_RETURN_IF_ERROR(linear->pack_narrow(ws, w));
+  // The output head sees one row at a time: the narrow copy serves alone.
+  if (!narrow || use == LinearUse::kEveryRow) FINCHKV_RETURN_IF_ERROR(linear->pack_tiles(ws, w));
   return linear;
 }
 
@@ -73,19 +76,18 @@ Result<std::unique_ptr<CpuLinear>> CpuLinear::pack_gated(Workspace& ws, const Li
   std::unique_ptr<CpuLinear> linear(new CpuLinear(gate.in, gate.out * 2, true));
   const LinearSource both = interleave(gate, up);
   if (ws.numeric == NumericClass::kFast && gate.in % Q8Block16::kGroup == 0)
-    FINCHKV_RETURN_IF_ERROR(linear->pack_q8(ws, both));
+    FINCHKV_RETURN_IF_ERROR(linear->pack_narrow(ws, both));
   FINCHKV_RETURN_IF_ERROR(linear->pack_tiles(ws, both));
   return linear;
 }
 
 Status CpuLinear::pack_tiles(Workspace& ws, const LinearSource& rows) {
-  const std::int64_t m = ws.numeric == NumericClass::kReference ? kRowTile : kBigRowTile;
   try {
     for (std::int64_t column = 0; column < out_; column += kTileColumns) {
       Tile tile;
       tile.column = gated_ ? column / 2 : column;
       tile.width = std::min(kTileColumns, out_ - column);
-      tile.layout = ws.gemm(tile_shape(ws, m, tile.width, gated_ ? tile.width : out_, false));
+      tile.layout = ws.gemm(tile_shape(ws, row_tile(ws), tile.width));
       if (tile.layout == nullptr) return ws.failure;
       tile.packed.ensure(tile.layout->packed_bytes());
       tiles_.push_back(std::move(tile));
@@ -111,21 +113,45 @@ Status CpuLinear::pack_tiles(Workspace& ws, const LinearSource& rows) {
   return Status::ok();
 }
 
-Status CpuLinear::pack_q8(Workspace& ws, const LinearSource& rows) {
+Status CpuLinear::pack_narrow(Workspace& ws, const LinearSource& rows) {
   const std::int64_t blocks = (out_ + Q8Block16::kRows - 1) / Q8Block16::kRows;
-  const std::int64_t block_bytes = in_ / Q8Block16::kGroup * Q8Block16::kGroupBytes;
+  const std::int64_t groups = in_ / Q8Block16::kGroup;
+  // Returns whether every block could be encoded.
+  const auto encode = [&](std::int64_t block_bytes, const auto& encode_block) {
+    narrow_.ensure(static_cast<std::size_t>(blocks * block_bytes));
+    std::atomic<bool> fits{true};
+    ws.pool.run(blocks, [&](std::int64_t b, int worker) {
+      if (!fits.load(std::memory_order_relaxed)) return;
+      AlignedBuffer& scratch = ws.scratch[static_cast<std::size_t>(worker)];
+      const std::size_t bytes = static_cast<std::size_t>(Q8Block16::kRows * in_) * sizeof(float);
+      scratch.ensure(bytes);
+      auto* plain = scratch.as<float>();
+      const std::int64_t first = b * Q8Block16::kRows;
+      const std::int64_t count = std::min(Q8Block16::kRows, out_ - first);
+      std::fill(plain + count * in_, plain + Q8Block16::kRows * in_, 0.0F);
+      rows.rows(first, count, plain);
+      if (!encode_block(plain, narrow_.as<std::byte>() + b * block_bytes)) fits = false;
+    });
+    return fits.load();
+  };
   try {
-    q8_.ensure(static_cast<std::size_t>(blocks * block_bytes));
+    if (rows.grid_steps > 0 && rows.grid_steps <= 15) {
+      narrow_group_bytes_ = Q4Block16::kGroupBytes;
+      gemv_ = simd().q4_gemv;
+      if (encode(groups * narrow_group_bytes_,
+                 [&](const float* w, std::byte* out) { return encode_q4_block(w, in_, out); }))
+        return Status::ok();
+      narrow_ = {};
+    }
+    narrow_group_bytes_ = Q8Block16::kGroupBytes;
+    gemv_ = simd().q8_gemv;
+    encode(groups * narrow_group_bytes_, [&](const float* w, std::byte* out) {
+      encode_q8_block(w, in_, rows.grid_steps, out);
+      return true;
+    });
   } catch (const std::bad_alloc&) {
     return Status::resource_exhausted(fmt::format("no memory for a weight matrix of {} x {}", out_, in_));
   }
-  ws.pool.run(blocks, [&](std::int64_t b, int) {
-    std::vector<float> plain(static_cast<std::size_t>(Q8Block16::kRows * in_), 0.0F);
-    const std::int64_t first = b * Q8Block16::kRows;
-    rows.rows(first, std::min(Q8Block16::kRows, out_ - first), plain.data());
-    encode_q8_block(plain.data(), in_, rows.grid_steps, q8_.as<std::byte>() + b * block_bytes);
-  });
-  use_q8_ = true;
   return Status::ok();
 }
 
@@ -145,16 +171,16 @@ void CpuLinear::few_rows(Workspace& ws, const Tensor& x, std::int64_t row, float
       sums[g] += input[static_cast<std::size_t>(g * Q8Block16::kGroup + i)];
   }
   const std::int64_t blocks = (out_ + Q8Block16::kRows - 1) / Q8Block16::kRows;
-  const std::int64_t block_bytes = groups * Q8Block16::kGroupBytes;
+  const std::int64_t block_bytes = groups * narrow_group_bytes_;
   // About 64 KiB a task: small enough to share out, large enough that taking the next one costs nothing.
   const std::int64_t per_task = std::max<std::int64_t>(1, 65536 / block_bytes);
   ws.rows(blocks, per_task, [&](std::int64_t first, std::int64_t n, int) {
     float tail[Q8Block16::kRows];
     const std::int64_t whole = std::min(n, out_ / Q8Block16::kRows - first);
-    const std::byte* at = q8_.as<std::byte>() + first * block_bytes;
-    if (whole > 0) simd().q8_gemv(at, whole, in_, input.data(), sums, y + first * Q8Block16::kRows);
+    const std::byte* at = narrow_.as<std::byte>() + first * block_bytes;
+    if (whole > 0) gemv_(at, whole, in_, input.data(), sums, y + first * Q8Block16::kRows);
     if (whole < n) {
-      simd().q8_gemv(at + whole * block_bytes, 1, in_, input.data(), sums, tail);
+      gemv_(at + whole * block_bytes, 1, in_, input.data(), sums, tail);
       const std::int64_t start = (first + whole) * Q8Block16::kRows;
       std::copy_n(tail, out_ - start, y + start);
     }
@@ -163,8 +189,8 @@ void CpuLinear::few_rows(Workspace& ws, const Tensor& x, std::int64_t row, float
 
 void CpuLinear::multiply(Workspace& ws, const Tensor& x, const Tensor& y, bool accumulate) const {
   const std::int64_t n = x.dim(0);
-  assert(!gated_ && x.dim(1) == in_ && y.dim(1) == out_ && x.stride(0) == in_ && x.type() == ws.activation);
-  if (tiles_.empty() || (use_q8_ && n == 1)) {
+  assert(!gated_ && x.dim(1) == in_ && y.dim(1) == out_ && x.stride(0) == in_);
+  if (tiles_.empty() || (gemv_ != nullptr && n == 1)) {
     std::vector<float> sum(accumulate ? static_cast<std::size_t>(out_) : 0);
     for (std::int64_t i = 0; i < n; ++i) {
       float* row = y.data<float>() + i * y.stride(0);
@@ -173,48 +199,21 @@ void CpuLinear::multiply(Workspace& ws, const Tensor& x, const Tensor& y, bool a
     }
     return;
   }
-  // Whole tiles write straight to y; the rows of a last partial tile go through scratch, where the tile may run over.
-  const std::int64_t big = ws.numeric == NumericClass::kReference ? kRowTile : kBigRowTile;
-  const std::int64_t row_blocks = (n + big - 1) / big;
-  const auto n_tiles = static_cast<std::int64_t>(tiles_.size());
-  std::vector<const Gemm*> whole(tiles_.size()), part(tiles_.size());
-  const std::int64_t rest = n % big;
-  const std::int64_t rest_tile = (rest + kRowTile - 1) / kRowTile * kRowTile;
-  for (std::size_t t = 0; t < tiles_.size(); ++t) {
-    if (n >= big) whole[t] = ws.gemm(tile_shape(ws, big, tiles_[t].width, y.stride(0), accumulate), tiles_[t].layout);
-    if (rest != 0)
-      part[t] = ws.gemm(tile_shape(ws, rest_tile, tiles_[t].width, tiles_[t].width, false), tiles_[t].layout);
-    if ((n >= big && whole[t] == nullptr) || (rest != 0 && part[t] == nullptr)) return;
-  }
-  ws.pool.run(n_tiles * row_blocks, [&](std::int64_t i, int worker) {
-    const auto t = static_cast<std::size_t>(i / row_blocks);
-    const std::int64_t row = i % row_blocks * big;
-    const Tile& tile = tiles_[t];
-    float* out = y.data<float>() + row * y.stride(0) + tile.column;
-    if (n - row >= big) {
-      whole[t]->run(worker, element(x, row), tile.packed.as<void>(), out);
-      return;
-    }
-    const std::size_t in_bytes = static_cast<std::size_t>(rest_tile * in_) * element_size(x.type());
-    AlignedBuffer& scratch = ws.scratch[static_cast<std::size_t>(worker)];
-    scratch.ensure(in_bytes + static_cast<std::size_t>(rest_tile * tile.width) * sizeof(float));
-    auto* c = reinterpret_cast<float*>(scratch.as<std::byte>() + in_bytes);
-    std::memset(scratch.as<std::byte>(), 0, in_bytes);
-    std::memcpy(scratch.as<std::byte>(), element(x, row),
-                static_cast<std::size_t>(rest * in_) * element_size(x.type()));
-    part[t]->run(worker, scratch.as<std::byte>(), tile.packed.as<void>(), c);
-    for (std::int64_t r = 0; r < rest; ++r) {
+  assert(x.type() == ws.activation);
+  tile_rows(ws, x, [&](const Tile& tile, const float* c, std::int64_t row, std::int64_t rows) {
+    for (std::int64_t r = 0; r < rows; ++r) {
+      float* out = y.data<float>() + (row + r) * y.stride(0) + tile.column;
       if (accumulate)
-        simd().add(c + r * tile.width, tile.width, out + r * y.stride(0));
+        simd().add(c + r * tile.width, tile.width, out);
       else
-        std::copy_n(c + r * tile.width, tile.width, out + r * y.stride(0));
+        std::copy_n(c + r * tile.width, tile.width, out);
     }
   });
 }
 
 void CpuLinear::multiply_swiglu(Workspace& ws, const Tensor& x, const Tensor& y) const {
   const std::int64_t n = x.dim(0);
-  assert(gated_ && x.dim(1) == in_ && y.dim(1) == out_ / 2 && x.stride(0) == in_ && y.type() == ws.activation);
+  assert(gated_ && x.dim(1) == in_ && y.dim(1) == out_ / 2 && x.stride(0) == in_);
   const auto activate = [&](const Tile& tile, const float* both, std::int64_t row) {
     const std::int64_t half = tile.width / 2;
     const std::size_t at = static_cast<std::size_t>(row * y.stride(0) + tile.column);
@@ -223,40 +222,50 @@ void CpuLinear::multiply_swiglu(Workspace& ws, const Tensor& x, const Tensor& y)
     else
       simd().swiglu_f32(both, both + half, half, y.data<float>() + at);
   };
-  if (use_q8_ && n == 1) {
+  if (gemv_ != nullptr && n == 1) {
     std::vector<float> both(static_cast<std::size_t>(out_));
     few_rows(ws, x, 0, both.data());
     for (const Tile& tile : tiles_) activate(tile, both.data() + tile.column * 2, 0);
     return;
   }
-  const std::int64_t big = ws.numeric == NumericClass::kReference ? kRowTile : kBigRowTile;
+  tile_rows(ws, x, [&](const Tile& tile, const float* c, std::int64_t row, std::int64_t rows) {
+    for (std::int64_t r = 0; r < rows; ++r) activate(tile, c + r * tile.width, row + r);
+  });
+}
+
+// Products go to scratch and from there to their place while they are in cache: oneDNN's tile kernels want a dense C,
+// and a last tile of rows may then run past the end.
+void CpuLinear::tile_rows(Workspace& ws, const Tensor& x,
+                          const std::function<void(const Tile&, const float*, std::int64_t, std::int64_t)>& use) const {
+  const std::int64_t n = x.dim(0);
+  const std::int64_t big = row_tile(ws);
   const std::int64_t row_blocks = (n + big - 1) / big;
   const std::int64_t rest = n % big;
   const std::int64_t rest_tile = (rest + kRowTile - 1) / kRowTile * kRowTile;
-  std::vector<const Gemm*> part(tiles_.size());
+  std::vector<const Gemm*> partial(tiles_.size());
   for (std::size_t t = 0; t < tiles_.size() && rest != 0; ++t) {
-    part[t] = ws.gemm(tile_shape(ws, rest_tile, tiles_[t].width, tiles_[t].width, false), tiles_[t].layout);
-    if (part[t] == nullptr) return;
+    partial[t] =
+        rest_tile == big ? tiles_[t].layout : ws.gemm(tile_shape(ws, rest_tile, tiles_[t].width), tiles_[t].layout);
+    if (partial[t] == nullptr) return;
   }
   ws.pool.run(static_cast<std::int64_t>(tiles_.size()) * row_blocks, [&](std::int64_t i, int worker) {
     const auto t = static_cast<std::size_t>(i / row_blocks);
     const Tile& tile = tiles_[t];
     const std::int64_t row = i % row_blocks * big;
     const std::int64_t rows = std::min(big, n - row);
-    const bool partial = rows < big;
-    const std::size_t in_bytes = partial ? static_cast<std::size_t>(rest_tile * in_) * element_size(x.type()) : 0;
+    const std::size_t in_bytes = rows == big ? 0 : static_cast<std::size_t>(rest_tile * in_) * element_size(x.type());
     AlignedBuffer& scratch = ws.scratch[static_cast<std::size_t>(worker)];
     scratch.ensure(in_bytes + static_cast<std::size_t>(big * tile.width) * sizeof(float));
     auto* c = reinterpret_cast<float*>(scratch.as<std::byte>() + in_bytes);
-    if (partial) {
-      std::memset(scratch.as<std::byte>(), 0, in_bytes);
-      std::memcpy(scratch.as<std::byte>(), element(x, row),
-                  static_cast<std::size_t>(rows * in_) * element_size(x.type()));
-      part[t]->run(worker, scratch.as<std::byte>(), tile.packed.as<void>(), c);
-    } else {
+    if (rows == big) {
       tile.layout->run(worker, element(x, row), tile.packed.as<void>(), c);
+    } else {
+      const std::size_t used = static_cast<std::size_t>(rows * in_) * element_size(x.type());
+      std::memcpy(scratch.as<std::byte>(), element(x, row), used);
+      std::memset(scratch.as<std::byte>() + used, 0, in_bytes - used);
+      partial[t]->run(worker, scratch.as<std::byte>(), tile.packed.as<void>(), c);
     }
-    for (std::int64_t r = 0; r < rows; ++r) activate(tile, c + r * tile.width, row + r);
+    use(tile, c, row, rows);
   });
 }
 

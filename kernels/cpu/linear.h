@@ -1,4 +1,4 @@
-// Weight matrices on the CPU: oneDNN tiles for many rows, an 8-bit copy for one row.
+// Weight matrices on the CPU: oneDNN tiles for many rows, an 8- or 4-bit copy for one row.
 //
 // Prefill is bound by arithmetic: W^T is cut into column tiles, each packed once in oneDNN's layout and multiplied with
 // blocks of 32 or 64 rows. Decoding is bound by reading weights: in the fast class a copy in 8 bits (a scale and a
@@ -9,6 +9,7 @@
 #include <memory>
 #include <vector>
 
+#include "kernels/cpu/simd.h"
 #include "kernels/cpu/workspace.h"
 #include "kernels/device.h"
 
@@ -36,17 +37,20 @@ class CpuLinear : public Linear {
 
   CpuLinear(std::int64_t in, std::int64_t out, bool gated) : in_(in), out_(out), gated_(gated) {}
   Status pack_tiles(Workspace& ws, const LinearSource& rows);
-  Status pack_q8(Workspace& ws, const LinearSource& rows);
-  [[nodiscard]] Gemm::Shape tile_shape(const Workspace& ws, std::int64_t m, std::int64_t width, std::int64_t ldc,
-                                       bool accumulate) const;
-  void few_rows(Workspace& ws, const Tensor& x, std::int64_t row, float* y) const;  // y [out_], q8
+  Status pack_narrow(Workspace& ws, const LinearSource& rows);
+  [[nodiscard]] Gemm::Shape tile_shape(const Workspace& ws, std::int64_t m, std::int64_t width) const;
+  /// Calls use(tile, product [rows, tile.width], first row, rows) for every tile of x W^T, from several threads.
+  void tile_rows(Workspace& ws, const Tensor& x,
+                 const std::function<void(const Tile&, const float*, std::int64_t, std::int64_t)>& use) const;
+  void few_rows(Workspace& ws, const Tensor& x, std::int64_t row, float* y) const;  // y [out_], from the narrow copy
 
   std::int64_t in_;
   std::int64_t out_;  // all outputs, gate and up together
   bool gated_;
   std::vector<Tile> tiles_;
-  AlignedBuffer q8_;
-  bool use_q8_ = false;
+  AlignedBuffer narrow_;  // the 8- or 4-bit copy, blocks of 16 rows
+  std::int64_t narrow_group_bytes_ = 0;
+  SimdOps::Gemv gemv_ = nullptr;  // set when there is a narrow copy
 };
 
 /// Rows of activations are padded so that tiles may run past the last one.

@@ -18,6 +18,12 @@ struct Q8Block16 {
   static constexpr std::int64_t kGroupBytes = kRows * 2 * 2 + kGroup * kRows;
 };
 
+/// The same in 4 bits, for matrices whose every group of 32 lies on a grid of up to 15 steps: byte [k][row] holds the
+/// code of k in its low and of k + 16 in its high half; codes count up from the minimum.
+struct Q4Block16 {
+  static constexpr std::int64_t kGroupBytes = Q8Block16::kRows * 2 * 2 + Q8Block16::kGroup * Q8Block16::kRows / 2;
+};
+
 struct SimdOps {
   const char* name;
   // y = x * inverse_rms * w
@@ -49,8 +55,10 @@ struct SimdOps {
   void (*values_sum_f32)(const float* p, const float* v, std::int64_t n, std::int64_t d, float* out);
   void (*values_sum_bf16)(const float* p, const std::uint16_t* v, std::int64_t n, std::int64_t d, float* out);
   // y[16 * n_blocks] = W x for blocks of 16 rows; group_sums[in / 32] are the sums of x over each group.
-  void (*q8_gemv)(const std::byte* blocks, std::int64_t n_blocks, std::int64_t in, const float* x,
-                  const float* group_sums, float* y);
+  using Gemv = void (*)(const std::byte* blocks, std::int64_t n_blocks, std::int64_t in, const float* x,
+                        const float* group_sums, float* y);
+  Gemv q8_gemv;
+  Gemv q4_gemv;
 };
 
 /// The best table for this processor.

@@ -18,6 +18,7 @@ using Vec = float __attribute__((vector_size(64)));
 using VecI = std::int32_t __attribute__((vector_size(64)));
 using VecU16 = std::uint16_t __attribute__((vector_size(32)));
 using VecI8 = std::int8_t __attribute__((vector_size(16)));
+using VecU8 = std::uint8_t __attribute__((vector_size(16)));
 
 inline Vec load(const float* p) {
   Vec v;
@@ -305,6 +306,51 @@ void q8_gemv(const std::byte* blocks, std::int64_t n_blocks, std::int64_t in, co
   }
 }
 
+// 16 bytes as two vectors of codes 0..15: low halves and high halves.
+inline void load_nibbles(const std::byte* p, Vec& low, Vec& high) {
+#if defined(__AVX512F__)
+  const __m512i wide = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  low = reinterpret_cast<Vec>(_mm512_cvtepi32_ps(_mm512_and_si512(wide, _mm512_set1_epi32(15))));
+  high = reinterpret_cast<Vec>(_mm512_cvtepi32_ps(_mm512_srli_epi32(wide, 4)));
+#else
+  VecU8 raw;
+  __builtin_memcpy(&raw, p, sizeof(raw));
+  const VecI wide = __builtin_convertvector(raw, VecI);
+  low = __builtin_convertvector(wide & 15, Vec);
+  high = __builtin_convertvector(wide >> 4, Vec);
+#endif
+}
+
+void q4_gemv(const std::byte* blocks, std::int64_t n_blocks, std::int64_t in, const float* x, const float* group_sums,
+             float* y) {
+  constexpr std::int64_t kRows = Q8Block16::kRows;
+  constexpr std::int64_t kGroup = Q8Block16::kGroup;
+  const std::int64_t groups = in / kGroup;
+  for (std::int64_t b = 0; b < n_blocks; ++b) {
+    const std::byte* at = blocks + b * groups * Q4Block16::kGroupBytes;
+    Vec total = {};
+    for (std::int64_t g = 0; g < groups; ++g, at += Q4Block16::kGroupBytes) {
+      const std::byte* q = at + kRows * 4;
+      const float* xs = x + g * kGroup;
+      Vec s0 = {};
+      Vec s1 = {};
+      Vec s2 = {};
+      Vec s3 = {};
+      for (std::int64_t k = 0; k < kGroup / 2; k += 2) {
+        Vec low, high;
+        load_nibbles(q + k * kRows, low, high);
+        s0 += low * xs[k];
+        s1 += high * xs[k + kGroup / 2];
+        load_nibbles(q + (k + 1) * kRows, low, high);
+        s2 += low * xs[k + 1];
+        s3 += high * xs[k + 1 + kGroup / 2];
+      }
+      total += load_f16(at) * ((s0 + s1) + (s2 + s3)) + load_f16(at + kRows * 2) * group_sums[g];
+    }
+    store(total, y + b * kRows);
+  }
+}
+
 }  // namespace
 
 extern const SimdOps FINCHKV_SIMD_TABLE;
@@ -330,6 +376,7 @@ const SimdOps FINCHKV_SIMD_TABLE = {
     values_sum<float>,
     values_sum<std::uint16_t>,
     q8_gemv,
+    q4_gemv,
 };
 
 }  // namespace finchkv::kernels::cpu

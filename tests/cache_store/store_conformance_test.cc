@@ -236,12 +236,11 @@ TEST_P(StoreConformance, PrefixesResolve) {
     const auto count =
         std::count_if(ids.begin(), ids.end(), [&](const CacheId& id) { return id.hex().front() == *digit; });
     const auto result = store_->resolve_prefix(std::string(1, *digit));
-    if (count == 0) EXPECT_EQ(result.status().code(), StatusCode::kNotFound);
-    if (count == 1) EXPECT_TRUE(result.is_ok());
-    if (count > 1) {
-      EXPECT_EQ(result.status().code(), StatusCode::kInvalidArgument);
-      ++ambiguous;
-    }
+    const StatusCode expected = count == 0   ? StatusCode::kNotFound
+                                : count == 1 ? StatusCode::kOk
+                                             : StatusCode::kInvalidArgument;
+    EXPECT_EQ(result.status().code(), expected);
+    if (count > 1) ++ambiguous;
   }
   EXPECT_GT(ambiguous, 0);
   for (const std::string bad : {"", "xyz", "0g"}) {

@@ -1,0 +1,112 @@
+// ls: a table of what a store holds.
+
+#include <algorithm>
+#include <array>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include <fmt/format.h>
+
+#include "cli/entry_text.h"
+#include "cli/output.h"
+#include "cli/store_access.h"
+#include "cli/verbs.h"
+
+namespace finchkv::cli {
+namespace {
+
+using cache_store::EntryInfo;
+
+struct Column {
+  std::string_view title;
+  bool right;
+};
+constexpr std::array<Column, 9> kColumns = {{{"ID", false},
+                                             {"POLICY", false},
+                                             {"KEEP", true},
+                                             {"TOKENS", true},
+                                             {"RATIO", true},
+                                             {"SIZE", true},
+                                             {"AGE", true},
+                                             {"HITS", true},
+                                             {"LABEL", false}}};
+using Row = std::array<std::string, kColumns.size()>;
+
+Row make_row(const EntryInfo& e) {
+  return {short_id(e.id.hex()),
+          e.identity.policy,
+          format_count(max_kept(e)),
+          format_count(e.identity.doc_tokens),
+          format_ratio(entry_ratio(e)),
+          format_bytes(e.stored_bytes),
+          format_age(e.created_unix_ms),
+          format_count(e.hits),
+          printable(e.label, /*one_line=*/true)};
+}
+
+void print_table(const std::vector<Row>& rows) {
+  std::array<std::size_t, kColumns.size()> widths{};
+  for (std::size_t c = 0; c < kColumns.size(); ++c) {
+    widths[c] = kColumns[c].title.size();
+    for (const Row& row : rows) widths[c] = std::max(widths[c], display_width(row[c]));
+  }
+  const auto print_row = [&](const Row& row) {
+    std::string line;
+    for (std::size_t c = 0; c < kColumns.size(); ++c) {
+      line += pad(row[c], widths[c], kColumns[c].right);
+      line += "  ";
+    }
+    line.erase(line.find_last_not_of(' ') + 1);
+    print(line + "\n");
+  };
+  Row titles;
+  for (std::size_t c = 0; c < kColumns.size(); ++c) titles[c] = kColumns[c].title;
+  print_row(titles);
+  for (const Row& row : rows) print_row(row);
+}
+
+Status run_ls(const StoreOptions& options, bool json) {
+  FINCHKV_ASSIGN_OR_RETURN(OpenStore open, open_for_reading(options));
+  FINCHKV_ASSIGN_OR_RETURN(const Listing listing, list_all(*open.store));
+  if (json) {
+    Json out;
+    out["entries"] = Json::array();
+    for (const EntryInfo& entry : listing.entries) out["entries"].push_back(entry_json(entry));
+    out["unreadable"] = Json::array();
+    for (const auto& id : listing.unreadable) out["unreadable"].push_back(id.hex());
+    print_json(out);
+    return Status::ok();
+  }
+  if (listing.entries.empty() && listing.unreadable.empty()) {
+    print_note(fmt::format("{} holds no entries", options.url));
+    return Status::ok();
+  }
+  std::vector<Row> rows;
+  for (const EntryInfo& entry : listing.entries) rows.push_back(make_row(entry));
+  for (const auto& id : listing.unreadable) {
+    Row row;
+    row[0] = short_id(id.hex());
+    row.back() = "unreadable: `finchkv verify` says what is wrong, `finchkv rm` removes it";
+    rows.push_back(std::move(row));
+  }
+  print_table(rows);
+  return Status::ok();
+}
+
+}  // namespace
+
+void add_ls(CLI::App& app, Session& session) {
+  struct Options {
+    StoreOptions store;
+    bool json = false;
+  };
+  auto options = std::make_shared<Options>();
+  CLI::App* verb = app.add_subcommand("ls", "List what is stored");
+  add_store_options(*verb, options->store, /*writes=*/false);
+  verb->add_flag("--json", options->json, "One JSON object on standard output: {\"entries\": [...]}");
+  verb->footer("Example:\n  finchkv ls --store ./kv");
+  verb->callback([&session, options] { session.action = [options] { return run_ls(options->store, options->json); }; });
+}
+
+}  // namespace finchkv::cli

@@ -1,0 +1,109 @@
+#include "cli/store_access.h"
+
+#include <array>
+#include <cmath>
+#include <utility>
+
+#include <fmt/format.h>
+
+#include "base/digest.h"
+#include "cache_store/rocksdb_store.h"
+#include "cli/files.h"
+
+namespace finchkv::cli {
+namespace {
+
+using cache_store::RocksDbOptions;
+
+Result<OpenStore> open_store(const StoreOptions& options, const RocksDbOptions& how) {
+  FINCHKV_ASSIGN_OR_RETURN(const std::string directory, store_directory(options));
+  FINCHKV_ASSIGN_OR_RETURN(cache_store::Tenant tenant, read_tenant(options));
+  OpenStore open;
+  FINCHKV_ASSIGN_OR_RETURN(open.host, cache_store::open_rocksdb_store(directory, how));
+  FINCHKV_ASSIGN_OR_RETURN(open.store, open.host->view(std::move(tenant)));
+  return open;
+}
+
+}  // namespace
+
+void add_store_options(CLI::App& verb, StoreOptions& options, bool writes) {
+  verb.add_option("--store", options.url, "Where entries are kept: a directory")->type_name("URL");
+  verb.add_option("--tenant", options.tenant, "Whose entries; needs --tenant-key-file (default: the default tenant)")
+      ->type_name("NAME");
+  verb.add_option("--tenant-key-file", options.tenant_key_file,
+                  "The tenant's secret key: 16 bytes or more, raw or in hex digits")
+      ->type_name("FILE");
+  verb.add_option("--token-file", options.token_file, "The access token for a store behind a daemon")
+      ->type_name("FILE");
+  if (writes) {
+    verb.add_option("--timeout", options.timeout_s, "How long to wait for a process that is writing to the store")
+        ->type_name("S")
+        ->capture_default_str();
+  }
+}
+
+Result<std::string> store_directory(const StoreOptions& options) {
+  if (options.url.empty()) return Status::invalid_argument("--store is missing: name the directory of the store");
+  constexpr std::array<std::string_view, 4> kRemote = {"unix:", "tcp://", "tls://", "rados://"};
+  for (const std::string_view scheme : kRemote) {
+    if (options.url.compare(0, scheme.size(), scheme) == 0) {
+      return Status::unsupported(
+          fmt::format("--store {}: stores at {} come with a later version; name a directory", options.url, scheme));
+    }
+  }
+  if (options.url.find("://") != std::string::npos) {
+    return Status::invalid_argument(
+        fmt::format("--store {}: there is no such kind of store; name a directory", options.url));
+  }
+  if (!options.token_file.empty()) {
+    return Status::invalid_argument("--token-file is for a store behind a daemon: leave it out for a directory");
+  }
+  return options.url;
+}
+
+Result<cache_store::Tenant> read_tenant(const StoreOptions& options) {
+  cache_store::Tenant tenant;
+  tenant.name = options.tenant;
+  if (options.tenant.empty() != options.tenant_key_file.empty()) {
+    return Status::invalid_argument(options.tenant.empty() ? "--tenant-key-file needs --tenant"
+                                                           : "--tenant needs --tenant-key-file: tenants with a name "
+                                                             "have a secret key");
+  }
+  if (!tenant.name.empty()) {
+    FINCHKV_ASSIGN_OR_RETURN(std::string bytes, read_input(options.tenant_key_file, "--tenant-key-file"));
+    std::string digits = bytes;
+    while (!digits.empty() && (digits.back() == '\n' || digits.back() == '\r')) digits.pop_back();
+    // A raw key that is all hex digits is read as hex: the same file always gives the same key.
+    if (const auto raw = from_hex(digits); raw && !raw->empty()) bytes = *raw;
+    const auto span = as_byte_span(bytes);
+    tenant.key.assign(span.begin(), span.end());
+  }
+  FINCHKV_RETURN_IF_ERROR(tenant.validate());
+  return tenant;
+}
+
+std::chrono::milliseconds store_wait(const StoreOptions& options) {
+  constexpr double kLongest = 1e9;  // some thirty years: past any patience, inside any clock
+  const double seconds = std::isfinite(options.timeout_s) ? std::min(std::max(options.timeout_s, 0.0), kLongest) : 0;
+  return std::chrono::milliseconds(static_cast<std::int64_t>(seconds * 1000));
+}
+
+Result<OpenStore> open_for_reading(const StoreOptions& options) {
+  RocksDbOptions how;
+  how.mode = RocksDbOptions::Mode::kRead;
+  return open_store(options, how);
+}
+
+Result<OpenStore> open_for_writing(const StoreOptions& options, bool create) {
+  RocksDbOptions how;
+  how.wait = store_wait(options);
+  how.create_if_missing = create;
+  return open_store(options, how);
+}
+
+Result<cache_store::EntryInfo> find_entry(cache_store::Store& store, const std::string& id_prefix) {
+  FINCHKV_ASSIGN_OR_RETURN(const cache_store::CacheId id, store.resolve_prefix(id_prefix));
+  return store.find(id);
+}
+
+}  // namespace finchkv::cli
