@@ -128,8 +128,8 @@ DType AskOptions::storage_dtype() const {
 void add_ask_options(CLI::App& verb, AskOptions& o) {
   add_inputs(verb, o);
   add_store_options(verb, o.store, /*writes=*/true);
-  verb.add_flag("--no-store", o.no_store, "Neither look up nor store");
-  verb.add_flag("--refresh", o.refresh, "Read again and replace what is stored");
+  verb.add_flag("--no-store", o.no_store, "Neither look up nor store")->group("Where it is kept");
+  verb.add_flag("--refresh", o.refresh, "Read again and replace what is stored")->group("Where it is kept");
   add_reading(verb, o);
   if (o.answers) add_answering(verb, o);
   verb.add_flag("--json", o.json, "One JSON object on standard output");

@@ -2,6 +2,7 @@
 
 #include <cstdio>
 #include <exception>
+#include <memory>
 #include <new>
 #include <string>
 
@@ -28,6 +29,25 @@ constexpr char kExamples[] = R"(Examples:
 
 Run `finchkv VERB --help` for a verb's options. Exit status: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 corrupt.)";
 
+/// CLI11's own, less the brackets: an option is its name and what it takes; defaults and limits stand in its text.
+class HelpFormatter : public CLI::Formatter {
+ public:
+  HelpFormatter() { column_width(30); }
+  std::string make_option_opts(const CLI::Option* option) const override {
+    if (option->get_type_size() == 0) return "";
+    std::string text = option->get_type_name();
+    if (const auto check = text.find(':'); check != std::string::npos) text.resize(check);
+    return text.empty() ? text : " " + text;
+  }
+  std::string make_option_desc(const CLI::Option* option) const override {
+    const std::string standard = option->get_default_str();
+    std::string text = option->get_description();
+    if (!standard.empty()) text += fmt::format(" (default: {})", standard);
+    if (option->get_required() && !option->get_positional()) text += " (needed)";
+    return text;
+  }
+};
+
 void add_verbs(CLI::App& app, Session& session) {
   add_ask(app, session);
   add_ls(app, session);
@@ -48,11 +68,11 @@ std::string help_hint(const CLI::App& app) {
 int parse_and_run(int argc, const char* const* argv) {
   Session session{.start = std::chrono::steady_clock::now(), .action = {}};
   CLI::App app(kAbout, "finchkv");
-  app.footer(kExamples);
   app.set_version_flag("--version", "finchkv " FINCHKV_VERSION);
   app.require_subcommand(0, 1);
-  app.get_formatter()->column_width(34);
+  app.formatter(std::make_shared<HelpFormatter>());
   add_verbs(app, session);
+  app.footer(kExamples);  // after the verbs, which would inherit it
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

@@ -145,9 +145,12 @@ std::string map_section(const KeptMap& map) {
   out += fmt::format("</div><div class=cells style=\"height:{}px\">{}</div>",
                      std::clamp<std::size_t>(layers * 11, 66, 640), map_svg(map));
   out += "<div></div><div class=scale>";
-  for (int quarter = 0; quarter <= 4; ++quarter) {
-    out += fmt::format("<span>{}</span>", format_count(map.doc_tokens * static_cast<std::uint64_t>(quarter) / 4));
+  const std::uint64_t ticks = round_step(map.doc_tokens, 6);
+  for (std::uint64_t tick = 0; tick * 10 < map.doc_tokens * 9; tick += ticks) {
+    out += fmt::format("<span style=\"left:{:.2f}%\">{}</span>",
+                       100 * static_cast<double>(tick) / static_cast<double>(map.doc_tokens), format_count(tick));
   }
+  out += fmt::format("<span style=\"left:100%\">{}</span>", format_count(map.doc_tokens));
   out += "</div></div>\n<p class=legend>";
   for (int shade = 1; shade < kShades; ++shade) {
     out += fmt::format(

@@ -32,7 +32,9 @@ font-variant-numeric:tabular-nums}
 .layers span{flex:1;display:flex;align-items:center;justify-content:flex-end;min-height:0;line-height:0;
 white-space:nowrap}
 .cells{background:var(--card);box-shadow:0 0 0 1px var(--line)}
-.scale{display:flex;justify-content:space-between}
+.scale{position:relative;height:1.3em}
+.scale span{position:absolute;transform:translateX(-50%)}
+.scale span:first-child{transform:none}.scale span:last-child{transform:translateX(-100%)}
 .s1{fill:rgba(var(--map),.14)}.s2{fill:rgba(var(--map),.34)}.s3{fill:rgba(var(--map),.64)}.s4{fill:rgb(var(--map))}
 .legend{display:flex;flex-wrap:wrap;align-items:center;gap:.3rem 1.1rem;margin:.9rem 0 0;font-size:.8rem;
 color:var(--soft)}
@@ -46,6 +48,7 @@ overflow-wrap:anywhere;hanging-punctuation:first}
 mark{color:var(--ink);background:none;padding:.12em 0;-webkit-box-decoration-break:clone;box-decoration-break:clone}
 .k1{background:rgba(var(--marker),.10)}.k2{background:rgba(var(--marker),.20)}.k3{background:rgba(var(--marker),.33)}
 .k4{background:rgba(var(--marker),.48)}.k5{background:rgba(var(--marker),.66)}.k6{background:rgba(var(--marker),.86)}
+@media(prefers-color-scheme:dark){mark.k5,mark.k6{color:#1a1306}}
 .positions{margin-top:1.2rem;overflow-x:auto}
 .row{display:flex;gap:1px;height:.72rem;margin-bottom:1px;min-width:34rem}
 .row i{flex:1 1 0;max-width:1rem;background-color:var(--card);box-shadow:inset 0 0 0 1px var(--line)}

@@ -24,8 +24,7 @@ std::string scale_line(const KeptMap& map, std::size_t indent) {
   // Round steps, so many that the numbers do not touch.
   const std::size_t number = std::to_string(map.doc_tokens).size() + 2;
   const std::size_t most = std::max<std::size_t>(1, map.columns / (number + 4));
-  std::uint64_t step = 1;
-  for (int i = 0; map.doc_tokens / step > most; ++i) step = i % 3 == 1 ? step / 2 * 5 : step * 2;
+  const std::uint64_t step = round_step(map.doc_tokens, most);
   std::string line(indent + map.columns + number, ' ');
   for (std::size_t column = 0; column < map.columns; ++column) {
     const std::uint64_t first = map.first_token(column);
@@ -121,6 +120,12 @@ Result<std::vector<std::uint32_t>> count_kept(const LayerOrigins& origins, std::
     }
   }
   return counts;
+}
+
+std::uint64_t round_step(std::uint64_t doc_tokens, std::uint64_t most) {
+  std::uint64_t step = 1;
+  for (int i = 0; doc_tokens / step > most; ++i) step = i % 3 == 1 ? step / 2 * 5 : step * 2;
+  return step;
 }
 
 std::size_t map_columns(const MapStyle& style, std::size_t n_layers) {

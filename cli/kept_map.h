@@ -41,6 +41,9 @@ inline constexpr int kShades = 5;
 /// For each token how many (layer, row) lists hold it: [doc_tokens].
 [[nodiscard]] Result<std::vector<std::uint32_t>> count_kept(const LayerOrigins& origins, std::uint64_t doc_tokens);
 
+/// The step of a scale: 1, 2 or 5 times a power of ten, so that at most `most` steps fit into the document.
+[[nodiscard]] std::uint64_t round_step(std::uint64_t doc_tokens, std::uint64_t most);
+
 struct MapStyle {
   std::size_t width = 80;  ///< of the whole picture, labels included
   bool ascii = false;

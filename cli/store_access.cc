@@ -27,17 +27,22 @@ Result<OpenStore> open_store(const StoreOptions& options, const RocksDbOptions& 
 }  // namespace
 
 void add_store_options(CLI::App& verb, StoreOptions& options, bool writes) {
-  verb.add_option("--store", options.url, "Where entries are kept: a directory")->type_name("URL");
+  const char* group = "Where it is kept";
+  verb.add_option("--store", options.url, "Where entries are kept: a directory")->type_name("URL")->group(group);
   verb.add_option("--tenant", options.tenant, "Whose entries; needs --tenant-key-file (default: the default tenant)")
-      ->type_name("NAME");
+      ->type_name("NAME")
+      ->group(group);
   verb.add_option("--tenant-key-file", options.tenant_key_file,
                   "The tenant's secret key: 16 bytes or more, raw or in hex digits")
-      ->type_name("FILE");
+      ->type_name("FILE")
+      ->group(group);
   verb.add_option("--token-file", options.token_file, "The access token for a store behind a daemon")
-      ->type_name("FILE");
+      ->type_name("FILE")
+      ->group(group);
   if (writes) {
     verb.add_option("--timeout", options.timeout_s, "How long to wait for a process that is writing to the store")
         ->type_name("S")
+        ->group(group)
         ->capture_default_str();
   }
 }

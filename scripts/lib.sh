@@ -22,15 +22,23 @@ build_jobs() {
   echo "$jobs"
 }
 
+# configure PRESET: CMake's many lines are shown only when it fails.
+configure() {
+  mkdir -p build
+  cmake --preset "$1" >"build/configure-$1.log" 2>&1 || {
+    tail -n 30 "build/configure-$1.log" >&2
+    fail "CMake could not configure the preset '$1'." \
+      "The lines above name what is missing. A stale folder can be the cause too: rm -rf build/$1, and again."
+  }
+}
+
 # build PRESET [TARGET ...]: configures and builds; everything without a target.
 build() {
   local preset=$1
   shift
   local targets=()
   if [ $# -gt 0 ]; then targets=(--target "$@"); fi
-  cmake --preset "$preset" ||
-    fail "CMake could not configure the preset '$preset'." \
-      "The lines above name what is missing. A stale folder can be the cause too: rm -rf build/$preset, and again."
+  configure "$preset"
   cmake --build --preset "$preset" --parallel "$(build_jobs)" "${targets[@]}" ||
     fail "the build of the preset '$preset' failed." \
       "The first error above says where. 'Killed' means too little memory: free some and run it again," \
