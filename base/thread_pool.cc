@@ -11,7 +11,8 @@
 namespace finchkv {
 namespace {
 
-// Whose task this thread is running, and under which worker number. Nested regions of the same pool run inline under it.
+// Whose task this thread is running, and under which worker number. Nested regions of the same pool run inline under
+// it.
 thread_local const ThreadPool* current_pool = nullptr;
 thread_local int current_worker = 0;
 
@@ -51,8 +52,8 @@ constexpr auto kSpin = std::chrono::microseconds(200);
 
 }  // namespace
 
-// Workers enter a region through its gate while it is open and leave it again; the caller closes the gate when no task is
-// left and waits only for those inside. A worker that the system did not schedule in time is not waited for.
+// Workers enter a region through its gate while it is open and leave it again; the caller closes the gate when no task
+// is left and waits only for those inside. A worker that the system did not schedule in time is not waited for.
 struct ThreadPool::Region {
   static constexpr std::uint64_t kClosed = 1ULL << 63;
   std::int64_t n_tasks = 0;
@@ -91,7 +92,8 @@ void ThreadPool::run(std::int64_t n_tasks, const std::function<void(std::int64_t
     for (std::int64_t i = 0; i < n_tasks; ++i) task(i, current_worker);
     return;
   }
-  const std::lock_guard caller(caller_mutex_);  // worker numbers name scratch memory: one region at a time, inline or not
+  const std::lock_guard caller(
+      caller_mutex_);  // worker numbers name scratch memory: one region at a time, inline or not
   const Inside inside_this(this, 0);
   if (workers_.empty() || n_tasks == 1) {
     for (std::int64_t i = 0; i < n_tasks; ++i) task(i, 0);

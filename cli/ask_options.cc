@@ -145,6 +145,12 @@ Status check_ask_options(const AskOptions& o) {
     return Status::invalid_argument("--doc goes with --prompt, and --doc-tokens with --prompt-tokens");
   }
   if (o.prompt && o.prompt->empty()) return Status::invalid_argument("--prompt is empty: say what to answer");
+  if (o.answers && o.max_tokens < 1) {
+    return Status::invalid_argument(fmt::format("--max-tokens is {}; it must be 1 or more", o.max_tokens));
+  }
+  for (const std::string& stop : o.stop) {
+    if (stop.empty()) return Status::invalid_argument("--stop is empty: give the text that ends the answer");
+  }
   if (o.doc_tokens == "-" && o.prompt_tokens == "-") {
     return Status::invalid_argument("standard input can be the document or the prompt, not both");
   }

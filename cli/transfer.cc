@@ -73,7 +73,7 @@ void add_later(CLI::App& app, Session& session, const char* name, const char* ab
   verb->callback([&session, name] {
     session.action = [name] {
       return Status::unsupported(
-          fmt::format("finchkv {} comes with a later version: until then use export and import, or copy the store's "
+          fmt::format("{} comes with a later version: until then use export and import, or copy the store's "
                       "directory while nothing writes to it",
                       name));
     };

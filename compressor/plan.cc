@@ -77,11 +77,14 @@ Result<Plan> resolve_plan(const ReadRequest& r, const model::ModelConfig& config
                     plan.budget, plan.chunk, prompt, plan.budget + plan.chunk + prompt, window_name, window));
   }
   const auto asked = static_cast<std::int64_t>(r.prompt.size());
-  if (plan.budget + asked + r.answer_tokens > window) {
+  // Unsigned: max-tokens may be as large as a signed number can be.
+  const std::uint64_t answering = static_cast<std::uint64_t>(plan.budget) + static_cast<std::uint64_t>(asked) +
+                                  static_cast<std::uint64_t>(r.answer_tokens);
+  if (answering > static_cast<std::uint64_t>(window)) {
     return Status::invalid_argument(
         fmt::format("answering needs keep {} + prompt {} + max-tokens {} = {} positions, but the model's {} is {}: "
                     "lower --keep or --max-tokens",
-                    plan.budget, asked, r.answer_tokens, plan.budget + asked + r.answer_tokens, window_name, window));
+                    plan.budget, asked, r.answer_tokens, answering, window_name, window));
   }
   return plan;
 }

@@ -80,8 +80,9 @@ Result<Answer> generate(Transformer& model, const Tokenizer* tokenizer, DecodeCo
     answer.tokens.push_back(id);
     if (tokenizer != nullptr) {
       answer.ended = !text.add(tokenizer->token_bytes(id));
-      if (const auto settled = text.settled(false); options.on_text && !settled.empty() && !answer.ended)
-        wanted = options.on_text(settled);
+      if (options.on_text && !answer.ended) {
+        if (const auto settled = text.settled(false); !settled.empty()) wanted = options.on_text(settled);
+      }
     }
     if (answer.ended || !wanted || static_cast<std::int64_t>(answer.tokens.size()) >= options.max_tokens) break;
     FINCHKV_ASSIGN_OR_RETURN(logits, model.forward({&id, 1}, context, LogitRows::kLast));

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numbers>
 #include <vector>
 
@@ -66,16 +67,17 @@ Result<RopeRecord> rope_from_gguf(const GgufFile& file, const std::string& prefi
   RopeRecord rope;
   rope.interleaved = interleaved;
   rope.theta = static_cast<float>(file.get_f64(prefix + ".rope.freq_base").value_or(10000.0));
-  rope.rotary_dims = static_cast<std::uint32_t>(
-      file.get_u64(prefix + ".rope.dimension_count").value_or(static_cast<std::uint64_t>(head_dim)));
+  const std::uint64_t dims =
+      file.get_u64(prefix + ".rope.dimension_count").value_or(static_cast<std::uint64_t>(head_dim));
   if (!(rope.theta > 1) || !std::isfinite(rope.theta))
     return Status::corrupt(
         fmt::format("{}: {}.rope.freq_base is {}; it must be above 1", file.path(), prefix, rope.theta));
-  if (rope.rotary_dims == 0 || rope.rotary_dims % 2 != 0 || rope.rotary_dims > head_dim) {
+  if (dims == 0 || dims % 2 != 0 || dims > static_cast<std::uint64_t>(head_dim)) {
     return Status::corrupt(
         fmt::format("{}: {}.rope.dimension_count is {}; it must be even and at most the head's {} dimensions",
-                    file.path(), prefix, rope.rotary_dims, head_dim));
+                    file.path(), prefix, dims, head_dim));
   }
+  rope.rotary_dims = static_cast<std::uint32_t>(dims);
   std::vector<double> freq(rope.rotary_dims / 2);
   for (std::size_t i = 0; i < freq.size(); ++i)
     freq[i] = std::pow(static_cast<double>(rope.theta), -2.0 * static_cast<double>(i) / rope.rotary_dims);
@@ -84,11 +86,14 @@ Result<RopeRecord> rope_from_gguf(const GgufFile& file, const std::string& prefi
   // Older files state a linear factor alone.
   const double factor =
       file.get_f64(prefix + ".rope.scaling.factor").value_or(file.get_f64(prefix + ".rope.scale_linear").value_or(1.0));
-  if (!(factor > 0) || !std::isfinite(factor))
-    return Status::corrupt(fmt::format("{}: the RoPE scaling factor is {}; it must be positive", file.path(), factor));
   rope.factor = static_cast<float>(factor);
-  rope.original_context =
-      static_cast<std::uint32_t>(file.get_u64(prefix + ".rope.scaling.original_context_length").value_or(0));
+  if (!(rope.factor > 0) || !std::isfinite(rope.factor))  // judged as f32: that is what it is used as
+    return Status::corrupt(fmt::format("{}: the RoPE scaling factor is {}; it must be positive", file.path(), factor));
+  const std::uint64_t original = file.get_u64(prefix + ".rope.scaling.original_context_length").value_or(0);
+  if (original > std::numeric_limits<std::uint32_t>::max())
+    return Status::corrupt(
+        fmt::format("{}: {}.rope.scaling.original_context_length is {}", file.path(), prefix, original));
+  rope.original_context = static_cast<std::uint32_t>(original);
   const bool older_linear = type == "none" && factor != 1.0 && !file.get_string(prefix + ".rope.scaling.type");
   if (type == "linear" || older_linear) {
     rope.scaling = "linear";

@@ -31,7 +31,7 @@ class Loader {
   Result<const GgufTensor*> matrix(const std::string& name, std::int64_t in, std::int64_t out) const {
     const GgufTensor* t = file_.find_tensor(name);
     if (t == nullptr) return Status::corrupt(fmt::format("{}: the tensor {} is missing", file_.path(), name));
-    if (ggml_block(t->type).elements == 0) {
+    if (!dequantize_rows(*t, 0, 0, {}).is_ok()) {
       return Status::unsupported(fmt::format("{}: the tensor {} has type {}, which is not supported", file_.path(),
                                              name, ggml_type_name(static_cast<std::uint32_t>(t->type))));
     }

@@ -63,10 +63,9 @@ std::size_t CpuLinear::bytes() const {
 
 Result<std::unique_ptr<CpuLinear>> CpuLinear::pack(Workspace& ws, const LinearSource& w, LinearUse use) {
   std::unique_ptr<CpuLinear> linear(new CpuLinear(w.in, w.out, false));
-  const bool narrow = ws.numeric == NumericClass::kFast && w.in % Q8Block16::kGroup == 0;
-  if (narrow) FINCHKV_RETURN_IF_ERROR(linear->pack_narrow(ws, w));
+  if (ws.numeric == NumericClass::kFast) FINCHKV_RETURN_IF_ERROR(linear->pack_narrow(ws, w));
   // The output head sees one row at a time: the narrow copy serves alone.
-  if (!narrow || use == LinearUse::kEveryRow) FINCHKV_RETURN_IF_ERROR(linear->pack_tiles(ws, w));
+  if (linear->gemv_ == nullptr || use == LinearUse::kEveryRow) FINCHKV_RETURN_IF_ERROR(linear->pack_tiles(ws, w));
   return linear;
 }
 
@@ -75,8 +74,7 @@ Result<std::unique_ptr<CpuLinear>> CpuLinear::pack_gated(Workspace& ws, const Li
   assert(gate.in == up.in && gate.out == up.out);
   std::unique_ptr<CpuLinear> linear(new CpuLinear(gate.in, gate.out * 2, true));
   const LinearSource both = interleave(gate, up);
-  if (ws.numeric == NumericClass::kFast && gate.in % Q8Block16::kGroup == 0)
-    FINCHKV_RETURN_IF_ERROR(linear->pack_narrow(ws, both));
+  if (ws.numeric == NumericClass::kFast) FINCHKV_RETURN_IF_ERROR(linear->pack_narrow(ws, both));
   FINCHKV_RETURN_IF_ERROR(linear->pack_tiles(ws, both));
   return linear;
 }
@@ -89,7 +87,7 @@ Status CpuLinear::pack_tiles(Workspace& ws, const LinearSource& rows) {
       tile.width = std::min(kTileColumns, out_ - column);
       tile.layout = ws.gemm(tile_shape(ws, row_tile(ws), tile.width));
       if (tile.layout == nullptr) return ws.failure;
-      tile.packed.ensure(tile.layout->packed_bytes());
+      tile.packed = ws.weights.take(tile.layout->packed_bytes());
       tiles_.push_back(std::move(tile));
     }
     ws.pool.run(static_cast<std::int64_t>(tiles_.size()), [&](std::int64_t i, int worker) {
@@ -114,11 +112,12 @@ Status CpuLinear::pack_tiles(Workspace& ws, const LinearSource& rows) {
 }
 
 Status CpuLinear::pack_narrow(Workspace& ws, const LinearSource& rows) {
+  if (in_ % Q8Block16::kGroup != 0) return Status::ok();
   const std::int64_t blocks = (out_ + Q8Block16::kRows - 1) / Q8Block16::kRows;
   const std::int64_t groups = in_ / Q8Block16::kGroup;
   // Returns whether every block could be encoded.
   const auto encode = [&](std::int64_t block_bytes, const auto& encode_block) {
-    narrow_.ensure(static_cast<std::size_t>(blocks * block_bytes));
+    narrow_ = ws.weights.take(static_cast<std::size_t>(blocks * block_bytes));
     std::atomic<bool> fits{true};
     ws.pool.run(blocks, [&](std::int64_t b, int worker) {
       if (!fits.load(std::memory_order_relaxed)) return;
@@ -145,10 +144,11 @@ Status CpuLinear::pack_narrow(Workspace& ws, const LinearSource& rows) {
     }
     narrow_group_bytes_ = Q8Block16::kGroupBytes;
     gemv_ = simd().q8_gemv;
-    encode(groups * narrow_group_bytes_, [&](const float* w, std::byte* out) {
-      encode_q8_block(w, in_, rows.grid_steps, out);
-      return true;
-    });
+    if (!encode(groups * narrow_group_bytes_,
+                [&](const float* w, std::byte* out) { return encode_q8_block(w, in_, rows.grid_steps, out); })) {
+      narrow_ = {};
+      gemv_ = nullptr;
+    }
   } catch (const std::bad_alloc&) {
     return Status::resource_exhausted(fmt::format("no memory for a weight matrix of {} x {}", out_, in_));
   }
@@ -199,7 +199,6 @@ void CpuLinear::multiply(Workspace& ws, const Tensor& x, const Tensor& y, bool a
     }
     return;
   }
-  assert(x.type() == ws.activation);
   tile_rows(ws, x, [&](const Tile& tile, const float* c, std::int64_t row, std::int64_t rows) {
     for (std::int64_t r = 0; r < rows; ++r) {
       float* out = y.data<float>() + (row + r) * y.stride(0) + tile.column;
@@ -253,17 +252,25 @@ void CpuLinear::tile_rows(Workspace& ws, const Tensor& x,
     const Tile& tile = tiles_[t];
     const std::int64_t row = i % row_blocks * big;
     const std::int64_t rows = std::min(big, n - row);
-    const std::size_t in_bytes = rows == big ? 0 : static_cast<std::size_t>(rest_tile * in_) * element_size(x.type());
+    const bool direct = rows == big && x.type() == ws.activation;
+    const std::size_t width = element_size(ws.activation);
+    const std::int64_t tile_rows = rows == big ? big : rest_tile;
+    const std::size_t in_bytes = direct ? 0 : static_cast<std::size_t>(tile_rows * in_) * width;
     AlignedBuffer& scratch = ws.scratch[static_cast<std::size_t>(worker)];
     scratch.ensure(in_bytes + static_cast<std::size_t>(big * tile.width) * sizeof(float));
     auto* c = reinterpret_cast<float*>(scratch.as<std::byte>() + in_bytes);
-    if (rows == big) {
+    if (direct) {
       tile.layout->run(worker, element(x, row), tile.packed.as<void>(), c);
     } else {
-      const std::size_t used = static_cast<std::size_t>(rows * in_) * element_size(x.type());
-      std::memcpy(scratch.as<std::byte>(), element(x, row), used);
-      std::memset(scratch.as<std::byte>() + used, 0, in_bytes - used);
-      partial[t]->run(worker, scratch.as<std::byte>(), tile.packed.as<void>(), c);
+      auto* in = scratch.as<std::byte>();
+      const auto count = rows * in_;
+      if (x.type() == ws.activation) {
+        std::memcpy(in, element(x, row), static_cast<std::size_t>(count) * width);
+      } else {  // a single row may come in f32 where many come in bf16
+        simd().to_bf16(reinterpret_cast<const float*>(element(x, row)), count, reinterpret_cast<std::uint16_t*>(in));
+      }
+      std::memset(in + static_cast<std::size_t>(count) * width, 0, in_bytes - static_cast<std::size_t>(count) * width);
+      (rows == big ? tile.layout : partial[t])->run(worker, in, tile.packed.as<void>(), c);
     }
     use(tile, c, row, rows);
   });

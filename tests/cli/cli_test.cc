@@ -351,9 +351,8 @@ TEST_F(Cli, DoctorFindsWhatIsWrong) {
   compress();
   const auto findings = [&] {
     std::map<std::string, bool> ok;
-    for (const auto& finding : run(in_store({"doctor", "--model", model_, "--json"})).json()["findings"]) {
-      ok[finding["check"]] = finding["ok"];
-    }
+    const auto told = run(in_store({"doctor", "--model", model_, "--json"})).json();
+    for (const auto& finding : told["findings"]) ok[finding["check"]] = finding["ok"];
     return ok;
   };
   for (const char* check : {"version", "processor", "store", "permissions", "model"}) EXPECT_TRUE(findings()[check]);

@@ -112,8 +112,7 @@ class AttentionTest : public ::testing::TestWithParam<NumericClass> {
     // Queries between other columns, keys and values in longer lists, as the forward pass has them.
     const std::int64_t width = heads * s.d, stride = width + 24, capacity = s.total + 5;
     std::vector<float> q_wide(at(s.n * stride), NAN), k_wide(at(s.kv_heads * capacity * s.d), NAN), v_wide = k_wide;
-    for (std::int64_t r = 0; r < s.n; ++r)
-      std::copy_n(in.q.data() + r * width, width, q_wide.data() + r * stride + 8);
+    for (std::int64_t r = 0; r < s.n; ++r) std::copy_n(in.q.data() + r * width, width, q_wide.data() + r * stride + 8);
     for (std::int64_t g = 0; g < s.kv_heads; ++g) {
       std::copy_n(in.k.data() + g * s.total * s.d, s.total * s.d, k_wide.data() + g * capacity * s.d);
       std::copy_n(in.v.data() + g * s.total * s.d, s.total * s.d, v_wide.data() + g * capacity * s.d);
@@ -172,8 +171,8 @@ TEST_P(AttentionTest, MassOfThePrompt) {
     const std::vector<double> exact_lse = plain_attention(in).lse;
     const Tensor q = tensor_of(*device, type, {s.n, heads, s.d}, in.q);
     const Tensor k = tensor_of(*device, type, {s.kv_heads, s.total, s.d}, in.k);
-    const Tensor lse = tensor_of(*device, ElementType::kF32, {s.n, heads},
-                                 std::vector<float>(exact_lse.begin(), exact_lse.end()));
+    const Tensor lse =
+        tensor_of(*device, ElementType::kF32, {s.n, heads}, std::vector<float>(exact_lse.begin(), exact_lse.end()));
     const Tensor mass = tensor_of(*device, ElementType::kF32, {s.kv_heads, s.total - s.n},
                                   std::vector<float>(at(s.kv_heads * (s.total - s.n)), 5.0F));
     device->attention_mass(q, k, lse, in.scale, mass);

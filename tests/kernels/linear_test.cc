@@ -55,6 +55,11 @@ Product plain_product(const std::vector<float>& x, const std::vector<float>& w, 
   return p;
 }
 
+// A width that is no multiple of 32 has no narrow copy: one f32 row may then be rounded to bf16 first, 2^-9 of each.
+double rounded_input(NumericClass numeric, std::int64_t n, std::int64_t in) {
+  return numeric == NumericClass::kFast && n == 1 && in % 32 != 0 ? 0x1p-8 : 0;
+}
+
 class LinearTest : public ::testing::TestWithParam<NumericClass> {
  protected:
   void SetUp() override {
@@ -95,7 +100,8 @@ TEST_P(LinearTest, AgreesWithThePlainProduct) {
           double most = 0;
           for (const float v : x) most += eight_bits ? std::abs(static_cast<double>(v)) * 0.5 / 254 : 0.0;
           for (std::size_t i = 0; i < got.size(); ++i) {
-            ASSERT_NEAR(static_cast<double>(got[i]), want.value[i], want.size[i] * 2e-6 + 1e-6 + most)
+            ASSERT_NEAR(static_cast<double>(got[i]), want.value[i],
+                        want.size[i] * (2e-6 + rounded_input(GetParam(), n, in)) + 1e-6 + most)
                 << in << " -> " << out << ", " << n << " rows, grid " << grid_steps << ", at " << i;
           }
         }
@@ -197,7 +203,9 @@ TEST_P(LinearTest, OutputHeadOfFewRows) {
         device->linear(**packed, tensor_of(*device, type, {n, in}, x), y, false);
         const auto got = floats_of(y);
         for (std::size_t i = 0; i < got.size(); ++i)
-          ASSERT_NEAR(static_cast<double>(got[i]), want.value[i], 2e-3) << in << " " << n << " " << i;
+          ASSERT_NEAR(static_cast<double>(got[i]), want.value[i],
+                      want.size[i] * rounded_input(GetParam(), n, in) + 2e-3)
+              << in << " " << n << " " << i;
       }
     }
   }
@@ -239,7 +247,9 @@ TEST_P(LinearTest, GatedPairs) {
           const double relative = type == ElementType::kBF16 ? 0x1p-8 : 1e-4;
           for (std::size_t i = 0; i < got.size(); ++i) {
             const double want = g.value[i] / (1 + std::exp(-g.value[i])) * u.value[i];
-            ASSERT_NEAR(static_cast<double>(got[i]), want, std::abs(want) * relative + 2e-3)
+            const double input = rounded_input(GetParam(), n, in) *
+                                 (g.size[i] * std::abs(u.value[i]) + u.size[i] * std::abs(g.value[i]));
+            ASSERT_NEAR(static_cast<double>(got[i]), want, std::abs(want) * relative + 2e-3 + 1.2 * input)
                 << in << " -> " << ffn << ", " << n << " rows, grid " << grid_steps << ", at " << i;
           }
         }

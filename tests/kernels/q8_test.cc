@@ -1,11 +1,14 @@
-// The 8- and 4-bit copies of weights: exact on grids, half a step off elsewhere, decoded here from the layout in simd.h.
+// The 8- and 4-bit copies of weights: exact on grids, half a step off elsewhere, decoded here from the layout in
+// simd.h.
 #include "kernels/cpu/q8.h"
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstring>
+#include <span>
 
 #include "kernels/cpu/simd.h"
 #include "tests/kernels/device_data.h"
@@ -53,7 +56,7 @@ Decoded decode(const std::vector<std::byte>& bytes, std::int64_t in, bool four_b
 
 Decoded through_q8(const std::vector<float>& w, std::int64_t in, int grid_steps) {
   std::vector<std::byte> bytes(static_cast<std::size_t>(in / kGroup * Q8Block16::kGroupBytes));
-  encode_q8_block(w.data(), in, grid_steps, bytes.data());
+  EXPECT_TRUE(encode_q8_block(w.data(), in, grid_steps, bytes.data()));
   return decode(bytes, in, false);
 }
 
@@ -65,7 +68,9 @@ std::vector<float> on_grid(std::int64_t in, int steps) {
     const float step = static_cast<float>(1 + engine() % 7) / 64;
     const float minimum = -step * static_cast<float>(engine() % 16);
     for (std::int64_t k = 0; k < kGroup; ++k) {
-      const auto code = k == 3 ? 0U : k == 17 ? static_cast<unsigned>(steps) : engine() % static_cast<unsigned>(steps + 1);
+      const auto code = k == 3    ? 0U
+                        : k == 17 ? static_cast<unsigned>(steps)
+                                  : engine() % static_cast<unsigned>(steps + 1);
       w[static_cast<std::size_t>(g * kGroup + k)] = minimum + step * static_cast<float>(code);
     }
   }
@@ -96,7 +101,8 @@ TEST(Q8, AGroupThatUsesPartOfItsGridIsExactToo) {
 TEST(Q8, OtherwiseAtMostHalfAStepOff) {
   for (const float width : {1e-3F, 0.05F, 1.0F, 300.0F}) {
     for (const float shift : {0.0F, 0.3F}) {
-      const auto w = random_floats(static_cast<std::size_t>(kRows * 128), 5, -width + shift * width, width + shift * width);
+      const auto w =
+          random_floats(static_cast<std::size_t>(kRows * 128), 5, -width + shift * width, width + shift * width);
       for (const int grid_steps : {0, 15, 31}) {
         const Decoded got = through_q8(w, 128, grid_steps);
         for (std::size_t i = 0; i < w.size(); ++i) {
@@ -149,8 +155,11 @@ TEST(Q4, RefusesWhatLiesOnNoGrid) {
   std::vector<std::byte> bytes(static_cast<std::size_t>(2 * Q4Block16::kGroupBytes));
   auto w = on_grid(64, 15);
   ASSERT_TRUE(encode_q4_block(w.data(), 64, bytes.data()));
-  const auto last = static_cast<std::size_t>(15 * 64 + 40);  // last row, second group, and no end of its range
-  w[last] += (w[last] > 0 ? -0.4F : 0.4F) / 64;
+  // A thousandth of the range away from its place, in the last row's second group.
+  const auto group = std::span(w).subspan(std::size_t{15 * 64 + 32}, 32);
+  const auto [low, high] = std::minmax_element(group.begin(), group.end());
+  const float range = *high - *low;
+  group[8] += group[8] > *low + range / 2 ? -range * 1e-3F : range * 1e-3F;
   EXPECT_FALSE(encode_q4_block(w.data(), 64, bytes.data()));
   EXPECT_FALSE(encode_q4_block(on_grid(64, 31).data(), 64, bytes.data()));
   EXPECT_FALSE(encode_q4_block(random_floats(static_cast<std::size_t>(kRows * 64), 9).data(), 64, bytes.data()));

@@ -97,16 +97,32 @@ TEST_P(Simd, SwiGlu) {
     gate[0] = 200.0F;  // both ends of the exponential
     gate[at(d / 2)] = -200.0F;
     std::vector<double> want;
-    for (std::size_t i = 0; i < up.size(); ++i) want.push_back(wide(gate[i]) / (1 + std::exp(-wide(gate[i]))) * wide(up[i]));
+    for (std::size_t i = 0; i < up.size(); ++i)
+      want.push_back(wide(gate[i]) / (1 + std::exp(-wide(gate[i]))) * wide(up[i]));
     expect_close(f32_out(d, [&](float* y) { ops().swiglu_f32(gate.data(), up.data(), d, y); }), want, 4e-6);
     expect_close(bf16_out(d, [&](BF16* y) { ops().swiglu_bf16(gate.data(), up.data(), d, y); }), want, kBf16);
   }
 }
 
 TEST_P(Simd, ConversionsAreExact) {
-  std::vector<float> hard = {0.0F,          -0.0F,         1.0F,       -1.0F,         1.00390625F,     1.01171875F,
-                             -1.00390625F,  -1.01171875F,  3.3e38F,    -3.3e38F,      1e-38F,          1e-42F,
-                             -1e-42F,       0x1.fffp-1F,   0x1.01p0F,  0x1.010001p0F, -0x1.010001p0F, 65504.0F,
+  std::vector<float> hard = {0.0F,
+                             -0.0F,
+                             1.0F,
+                             -1.0F,
+                             1.00390625F,
+                             1.01171875F,
+                             -1.00390625F,
+                             -1.01171875F,
+                             3.3e38F,
+                             -3.3e38F,
+                             1e-38F,
+                             1e-42F,
+                             -1e-42F,
+                             0x1.fffp-1F,
+                             0x1.01p0F,
+                             0x1.010001p0F,
+                             -0x1.010001p0F,
+                             65504.0F,
                              std::numeric_limits<float>::min()};
   for (std::int64_t d = 1; d <= kMost; ++d) {
     auto x = random_floats(at(d), 7, -1e4F, 1e4F);
@@ -133,7 +149,8 @@ TEST_P(Simd, Rotate) {
         const std::int64_t partner = interleaved ? (i % 2 == 0 ? i + 1 : i - 1) : (i + d / 2) % d;
         want.push_back(wide(x[at(i)]) * wide(cos[at(i)]) + wide(x[at(partner)]) * wide(sin[at(i)]));
       }
-      const auto f32 = f32_out(d, [&](float* y) { ops().rotate_f32(x.data(), cos.data(), sin.data(), d, interleaved, y); });
+      const auto f32 =
+          f32_out(d, [&](float* y) { ops().rotate_f32(x.data(), cos.data(), sin.data(), d, interleaved, y); });
       expect_close(f32, want, kF32);
       expect_close(
           bf16_out(d, [&](BF16* y) { ops().rotate_bf16(x.data(), cos.data(), sin.data(), d, interleaved, y); }), want,
@@ -175,10 +192,11 @@ struct SoftmaxCase {
 
 TEST_P(Simd, OnlineSoftmax) {
   const float none = -std::numeric_limits<float>::infinity();
-  for (const SoftmaxCase& c : {SoftmaxCase{"usual", -3, 3, 0.125F, none}, SoftmaxCase{"first block had less", 0, 5, 1, -2},
-                               SoftmaxCase{"first block had more", -5, 0, 1, 4}, SoftmaxCase{"huge", 9e3F, 1e4F, 1, none},
-                               SoftmaxCase{"hugely negative", -3e30F, -2.99e30F, 1, none},
-                               SoftmaxCase{"far apart", -1e4F, 1e4F, 1, 0}, SoftmaxCase{"all the same", 2, 2, 1, none}}) {
+  for (const SoftmaxCase& c :
+       {SoftmaxCase{"usual", -3, 3, 0.125F, none}, SoftmaxCase{"first block had less", 0, 5, 1, -2},
+        SoftmaxCase{"first block had more", -5, 0, 1, 4}, SoftmaxCase{"huge", 9e3F, 1e4F, 1, none},
+        SoftmaxCase{"hugely negative", -3e30F, -2.99e30F, 1, none}, SoftmaxCase{"far apart", -1e4F, 1e4F, 1, 0},
+        SoftmaxCase{"all the same", 2, 2, 1, none}}) {
     SCOPED_TRACE(c.what);
     for (std::int64_t n = 1; n <= kMost; ++n) {
       const auto s = random_floats(at(n), 13 + static_cast<std::uint32_t>(n), c.low, c.high);
@@ -190,8 +208,10 @@ TEST_P(Simd, OnlineSoftmax) {
       const double alpha = std::exp(wide(c.before) - most);
       for (const bool narrow : {false, true}) {
         float m = c.before, got_alpha = -1, got_total = -1;
-        const auto got = narrow ? bf16_out(n, [&](BF16* p) { got_total = ops().softmax_bf16(s.data(), n, c.scale, &m, &got_alpha, p); })
-                                : f32_out(n, [&](float* p) { got_total = ops().softmax_f32(s.data(), n, c.scale, &m, &got_alpha, p); });
+        const auto got =
+            narrow
+                ? bf16_out(n, [&](BF16* p) { got_total = ops().softmax_bf16(s.data(), n, c.scale, &m, &got_alpha, p); })
+                : f32_out(n, [&](float* p) { got_total = ops().softmax_f32(s.data(), n, c.scale, &m, &got_alpha, p); });
         expect_close(got, want, narrow ? kBf16 : 4e-6);
         EXPECT_EQ(wide(m), most);
         EXPECT_NEAR(wide(got_alpha), alpha, 4e-6);
@@ -215,7 +235,8 @@ TEST_P(Simd, AddExp) {
     s[at(n / 2)] = -1e6F;  // adds nothing
     const auto start = random_floats(at(n), 16, 0, 2);
     std::vector<double> want;
-    for (std::size_t i = 0; i < s.size(); ++i) want.push_back(wide(start[i]) + 0.75 * std::exp(wide(s[i] * 0.5F) - 2.5));
+    for (std::size_t i = 0; i < s.size(); ++i)
+      want.push_back(wide(start[i]) + 0.75 * std::exp(wide(s[i] * 0.5F) - 2.5));
     const auto got = f32_out(n, [&](float* mass) {
       std::copy(start.begin(), start.end(), mass);
       ops().add_exp(s.data(), n, 0.5F, 2.5F, 0.75F, mass);
@@ -244,16 +265,18 @@ TEST_P(Simd, KeysDotAndValuesSum) {
             sum[at(i)] += wide(p[at(t)]) * row(t, i);
           }
         }
-        expect_close(f32_out(n, [&](float* y) {
-                       is_narrow ? ops().keys_dot_bf16(q.data(), narrow.data(), n, d, 0.25F, y)
-                                 : ops().keys_dot_f32(q.data(), rows.data(), n, d, 0.25F, y);
-                     }),
+        expect_close(f32_out(n,
+                             [&](float* y) {
+                               is_narrow ? ops().keys_dot_bf16(q.data(), narrow.data(), n, d, 0.25F, y)
+                                         : ops().keys_dot_f32(q.data(), rows.data(), n, d, 0.25F, y);
+                             }),
                      logits, kF32, 1e-5);
-        expect_close(f32_out(d, [&](float* y) {
-                       std::copy(start.begin(), start.end(), y);
-                       is_narrow ? ops().values_sum_bf16(p.data(), narrow.data(), n, d, y)
-                                 : ops().values_sum_f32(p.data(), rows.data(), n, d, y);
-                     }),
+        expect_close(f32_out(d,
+                             [&](float* y) {
+                               std::copy(start.begin(), start.end(), y);
+                               is_narrow ? ops().values_sum_bf16(p.data(), narrow.data(), n, d, y)
+                                         : ops().values_sum_f32(p.data(), rows.data(), n, d, y);
+                             }),
                      sum, kF32, 1e-5);
       }
     }

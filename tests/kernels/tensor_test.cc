@@ -57,9 +57,7 @@ TEST(Tensor, SlicesMoveTheAddressByTheElementSize) {
   EXPECT_EQ(narrow.slice(1, 3, 1).data<std::byte>() - narrow.data<std::byte>(), 3 * 2);
 }
 
-TEST(Tensor, EmptySliceHasNoElements) {
-  EXPECT_EQ(numbered(ElementType::kF32, {2, 3}).slice(1, 3, 0).elements(), 0);
-}
+TEST(Tensor, EmptySliceHasNoElements) { EXPECT_EQ(numbered(ElementType::kF32, {2, 3}).slice(1, 3, 0).elements(), 0); }
 
 TEST(Tensor, SliceOfSlice) {
   const Tensor t = numbered(ElementType::kI32, {4, 5, 6});

@@ -49,8 +49,9 @@ TEST(ModelConfig, ReadsWhatTheFileStates) {
 
 TEST(ModelConfig, DefaultsOfWhatMayBeAbsent) {
   TinyGguf tiny;
-  for (const char* key : {"general.name", "llama.attention.head_count_kv", "llama.attention.key_length",
-                          "llama.attention.value_length", "llama.attention.layer_norm_rms_epsilon", "llama.rope.freq_base"})
+  for (const char* key :
+       {"general.name", "llama.attention.head_count_kv", "llama.attention.key_length", "llama.attention.value_length",
+        "llama.attention.layer_norm_rms_epsilon", "llama.rope.freq_base"})
     tiny.keys.erase(key);
   const auto config = config_of(tiny);
   ASSERT_TRUE(config.is_ok()) << config.status().to_string();

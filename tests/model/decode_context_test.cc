@@ -21,7 +21,8 @@ struct PlainLayer {
 // Attention as the formula has it, every key rotated anew for every query. Also what a test makes sets from.
 class PlainContext final : public AttentionContext {
  public:
-  explicit PlainContext(const ModelConfig& config) : layers(static_cast<std::size_t>(config.n_layers)), config_(config) {}
+  explicit PlainContext(const ModelConfig& config)
+      : layers(static_cast<std::size_t>(config.n_layers)), config_(config) {}
 
   Status attend(std::int64_t index, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& out) override {
     PlainLayer& layer = layers[static_cast<std::size_t>(index)];
@@ -86,7 +87,8 @@ KvSet make_set(const PlainContext& from, const ModelConfig& c, const std::vector
                std::uint64_t doc_tokens) {
   KvSet set;
   const auto kv = static_cast<std::size_t>(c.n_kv_heads), d = static_cast<std::size_t>(c.head_dim);
-  set.shape = {static_cast<std::uint32_t>(c.n_layers), static_cast<std::uint32_t>(kv), static_cast<std::uint32_t>(d), 1};
+  set.shape = {static_cast<std::uint32_t>(c.n_layers), static_cast<std::uint32_t>(kv), static_cast<std::uint32_t>(d),
+               1};
   set.rope = c.rope;
   set.doc_tokens = doc_tokens;
   for (std::size_t l = 0; l < chosen.size(); ++l) {
@@ -205,8 +207,8 @@ TEST_P(DecodeContextTest, KeptEntriesMoveTogether) {
 }
 
 TEST_P(DecodeContextTest, ShorterLayersSitAtTheEndOfTheLongest) {
-  for (const auto& chosen : {std::vector{every(5, 10), every(2, 25), every(1, 3)},
-                             std::vector{every(2, 30), every(1, 0), every(7, 8)}}) {
+  for (const auto& chosen :
+       {std::vector{every(5, 10), every(2, 25), every(1, 3)}, std::vector{every(2, 30), every(1, 0), every(7, 8)}}) {
     const KvSet set = make_set(*plain, model_->config(), chosen, 60);
     auto context = DecodeContext::from_set(transformer(), set, 8);
     ASSERT_TRUE(context.is_ok()) << context.status().to_string();

@@ -129,9 +129,9 @@ TEST_F(Fingerprint, ADamagedMemoryIsIgnored) {
   const std::string digest = hex({path}, memory);
   const std::string good = testing::read_file(memory);
   const std::string stamp = good.substr(0, good.find(' '));
-  for (const std::string& damaged :
-       {std::string("\0\xff garbage\n\n", 12), good.substr(0, good.size() / 2), stamp + "\n", stamp + " " + std::string(64, 'q') + "\n",
-        stamp + " " + digest.substr(0, 62) + "\n", std::string(100000, 'a')}) {
+  for (const std::string& damaged : {std::string("\0\xff garbage\n\n", 12), good.substr(0, good.size() / 2),
+                                     stamp + "\n", stamp + " " + std::string(64, 'q') + "\n",
+                                     stamp + " " + digest.substr(0, 62) + "\n", std::string(100000, 'a')}) {
     std::ofstream(memory, std::ios::trunc | std::ios::binary) << damaged;
     EXPECT_EQ(hex({path}, memory), digest);
   }
@@ -150,8 +150,8 @@ TEST_F(Fingerprint, OfTheModelIsConfigAndTokenizer) {
     EXPECT_TRUE(config.is_ok() && tokenizer.is_ok());
     return to_hex(model_fingerprint(*config, **tokenizer));
   };
-  const std::string before = of({});
-  EXPECT_EQ(of({}), before);
+  const std::string before = of(testing::TinyGguf());
+  EXPECT_EQ(of(testing::TinyGguf()), before);
   testing::TinyGguf weights;
   weights.matrix("output_norm.weight", 32, 1);
   EXPECT_EQ(of(weights), before) << "weights have a fingerprint of their own";

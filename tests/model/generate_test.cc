@@ -230,13 +230,14 @@ TEST_F(Generate, ScoreIsTheMeanOfStepwiseLogProbabilities) {
     auto context = DecodeContext::create(transformer(), 64);
     const auto score = score_answer(transformer(), *context, std::span(prompt).first(length), answer);
     ASSERT_TRUE(score.is_ok()) << score.status().to_string();
-    if (length == prompt.size()) EXPECT_NEAR(*score, want, 1e-4);
+    if (length == prompt.size()) {
+      EXPECT_NEAR(*score, want, 1e-4);
+    }
     EXPECT_LT(*score, 0);
   }
 }
 
 TEST_F(Generate, ScoreRefusesWhatCannotBeScored) {
-  auto context = DecodeContext::create(transformer(), 64);
   const std::vector<TokenId> good = {1, 2}, outside = {1, 320}, negative = {-1};
   for (const auto& [p, a] : {std::pair(std::vector<TokenId>(), good), std::pair(good, std::vector<TokenId>()),
                              std::pair(good, outside), std::pair(good, negative)}) {

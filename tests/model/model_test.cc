@@ -83,9 +83,7 @@ TEST(Models, AllDiffer) {
   }
 }
 
-TEST_F(ModelFile, OpensOneMadeHere) {
-  EXPECT_TRUE(opened(write("tiny.gguf", testing::TinyGguf().bytes())).is_ok());
-}
+TEST_F(ModelFile, OpensOneMadeHere) { EXPECT_TRUE(opened(write("tiny.gguf", testing::TinyGguf().bytes())).is_ok()); }
 
 TEST_F(ModelFile, WhatIsNotThereOrNotAFile) {
   EXPECT_EQ(opened((folder / "none.gguf").string()).code(), StatusCode::kNotFound);
@@ -93,7 +91,8 @@ TEST_F(ModelFile, WhatIsNotThereOrNotAFile) {
 }
 
 TEST_F(ModelFile, WhatIsNoGguf) {
-  EXPECT_EQ(opened(write("text", as_byte_span("once upon a time there was a file of text"))).code(), StatusCode::kCorrupt);
+  EXPECT_EQ(opened(write("text", as_byte_span("once upon a time there was a file of text"))).code(),
+            StatusCode::kCorrupt);
   EXPECT_EQ(opened(write("empty", {})).code(), StatusCode::kCorrupt);
 }
 

@@ -41,7 +41,7 @@ struct TinyGguf {
     keys[p + "attention.layer_norm_rms_epsilon"] = 1e-5;
     keys[p + "rope.freq_base"] = 10000.0;
     keys["tokenizer.ggml.model"] = std::string("gpt2");
-    for (std::uint64_t i = 0; i < vocab; ++i) vocabulary.push_back("t" + std::to_string(i));
+    for (std::uint64_t i = 0; i < vocab; ++i) vocabulary.push_back(std::to_string(i).append("t"));
     matrix("token_embd.weight", hidden, vocab);
     matrix("blk.0.attn_q.weight", hidden, 32);
     matrix("blk.0.attn_k.weight", hidden, 16);
@@ -60,7 +60,8 @@ struct TinyGguf {
   }
   /// Small seeded weights, the same for the same name.
   void matrix(const std::string& name, std::uint64_t in, std::uint64_t out) {
-    std::mt19937 engine(static_cast<std::uint32_t>(name.size() * 31 + static_cast<unsigned char>(name[name.size() / 2])));
+    std::mt19937 engine(
+        static_cast<std::uint32_t>(name.size() * 31 + static_cast<unsigned char>(name[name.size() / 2])));
     std::vector<float> values(in * out);
     for (float& x : values) x = (static_cast<float>(engine() % 2001) - 1000.0F) * 2e-4F;
     floats(name, {in, out}, values);

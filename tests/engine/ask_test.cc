@@ -1,0 +1,345 @@
+// ask: where the model and the store meet. Hits, misses, damage, and that answers do not depend on where a set came
+// from.
+#include "engine/ask.h"
+
+#include <gtest/gtest.h>
+
+#include "cache_store/memory_store.h"
+#include "tests/compressor/plain_finch.h"
+#include "tests/golden.h"
+
+namespace finchkv::engine {
+namespace {
+
+using cache_store::CacheId;
+using cache_store::EntryInfo;
+using cache_store::EntryPage;
+using cache_store::PutRequest;
+using cache_store::Store;
+using cache_store::StoreStats;
+using cache_store::Tenant;
+using model::TokenId;
+
+// Another store, with failures on demand.
+class FaultyStore final : public Store {
+ public:
+  explicit FaultyStore(Store& inner) : inner_(inner) {}
+  std::optional<Status> fail_find, fail_get, fail_put;  // each once
+  int gets = 0, puts = 0, replacing_puts = 0;
+
+  Result<EntryInfo> put(const PutRequest& request) override {
+    ++puts;
+    if (request.if_exists == cache_store::IfExists::kReplace) ++replacing_puts;
+    if (auto failure = std::exchange(fail_put, std::nullopt)) return *failure;
+    return inner_.put(request);
+  }
+  Result<EntryInfo> find(const CacheId& id) override {
+    if (auto failure = std::exchange(fail_find, std::nullopt)) return *failure;
+    return inner_.find(id);
+  }
+  Result<KvSet> get(const CacheId& id) override {
+    ++gets;
+    if (auto failure = std::exchange(fail_get, std::nullopt)) return *failure;
+    return inner_.get(id);
+  }
+  Result<std::vector<std::vector<std::uint32_t>>> read_origins(const CacheId& id) override {
+    return inner_.read_origins(id);
+  }
+  Result<std::vector<std::int32_t>> read_document_tokens(const CacheId& id) override {
+    return inner_.read_document_tokens(id);
+  }
+  Status verify(const CacheId& id) override { return inner_.verify(id); }
+  Status remove(const CacheId& id) override { return inner_.remove(id); }
+  Result<EntryPage> list(const std::optional<CacheId>& after, std::size_t limit) override {
+    return inner_.list(after, limit);
+  }
+  Result<CacheId> resolve_prefix(std::string_view hex) override { return inner_.resolve_prefix(hex); }
+  Result<StoreStats> stats() override { return inner_.stats(); }
+  const Tenant& tenant() const override { return inner_.tenant(); }
+
+ private:
+  Store& inner_;
+};
+
+class AskTest : public ::testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    model_ = testing::load_model(testing::data_path("tiny-llama/model.gguf"), kernels::NumericClass::kReference);
+    golden_ = testing::load_golden("tiny-llama");
+  }
+  static void TearDownTestSuite() {
+    model_.reset();
+    golden_ = {};
+  }
+  void SetUp() override {
+    ASSERT_NE(model_, nullptr);
+    request.document = golden_.json["doc"].get<std::vector<TokenId>>();
+    request.document.resize(120);
+    request.prompt = golden_.json["prompt"].get<std::vector<TokenId>>();
+    request.policy = "finch";
+    request.keep = 24;
+    request.chunk = 50;
+    request.kv_dtype = DType::kF32;
+    request.numeric = cache_store::NumericClass::kReference;
+    request.label = "a label";
+    generate.max_tokens = 6;
+    host = cache_store::make_memory_store();
+    auto view = host->view({});
+    ASSERT_TRUE(view.is_ok());
+    memory = *std::move(view);
+    store = std::make_unique<FaultyStore>(*memory);
+  }
+
+  Result<std::unique_ptr<Prepared>> prepared() const { return prepare(request, *model_, {}); }
+  CacheId id_of(const Request& r) {
+    const auto p = prepare(r, *model_, {});
+    EXPECT_TRUE(p.is_ok()) << p.status().to_string();
+    return p.is_ok() ? (*p)->id : CacheId{};
+  }
+  Result<Asked> run(Store* with) {
+    FINCHKV_ASSIGN_OR_RETURN(const auto p, prepared());
+    return ask(
+        *p, *model_, with, [] { return Status::ok(); }, {}, generate);
+  }
+  Asked asked(Store* with) {
+    auto result = run(with);
+    EXPECT_TRUE(result.is_ok()) << result.status().to_string();
+    return result.is_ok() ? *std::move(result) : Asked{};
+  }
+
+  static inline std::unique_ptr<model::Model> model_;
+  static inline testing::Golden golden_;
+  Request request;
+  model::GenerateOptions generate;
+  std::shared_ptr<cache_store::StoreHost> host;
+  std::unique_ptr<Store> memory;
+  std::unique_ptr<FaultyStore> store;
+};
+
+TEST_F(AskTest, MissThenHitGivesTheSameAnswer) {
+  const Asked miss = asked(store.get());
+  EXPECT_FALSE(miss.entry.hit);
+  EXPECT_GT(miss.entry.ms.compress, 0);
+  EXPECT_EQ(miss.answer.tokens.size(), 6U);
+  const Asked hit = asked(store.get());
+  EXPECT_TRUE(hit.entry.hit);
+  EXPECT_EQ(hit.entry.ms.compress, 0);
+  EXPECT_EQ(hit.answer.tokens, miss.answer.tokens);
+  EXPECT_EQ(testing::bytes_of(hit.entry.set), testing::bytes_of(miss.entry.set));
+  EXPECT_GT(miss.entry.stored_bytes, 0U);
+  EXPECT_EQ(hit.entry.stored_bytes, miss.entry.stored_bytes);
+  EXPECT_EQ(store->puts, 1);
+}
+
+TEST_F(AskTest, WhatIsStoredSaysHowItWasMade) {
+  static_cast<void>(asked(store.get()));
+  const auto p = prepared();
+  const auto info = memory->find((*p)->id);
+  ASSERT_TRUE(info.is_ok()) << info.status().to_string();
+  EXPECT_EQ(info->label, "a label");
+  EXPECT_EQ(info->identity, (*p)->identity);
+  EXPECT_EQ(info->identity.policy, "finch");
+  EXPECT_EQ(info->identity.reader, "chunks");
+  EXPECT_EQ(info->identity.keep, 24U);
+  EXPECT_EQ(info->identity.chunk, 50U);
+  EXPECT_EQ(info->identity.doc_tokens, 120U);
+  EXPECT_EQ(info->identity.prompt_tokens, request.prompt.size());
+  EXPECT_EQ(info->identity.model_fingerprint, model_->model_fingerprint());
+  EXPECT_EQ(info->identity.weights_fingerprint, model_->weights_fingerprint());
+  EXPECT_EQ(info->n_kept, std::vector<std::uint32_t>(3, 24));
+  EXPECT_EQ(*memory->read_document_tokens((*p)->id), request.document);
+  EXPECT_TRUE(memory->verify((*p)->id).is_ok());
+}
+
+TEST_F(AskTest, TheDocumentsTokensAreKeptOnlyWhenWanted) {
+  request.keep_document_tokens = false;
+  static_cast<void>(asked(store.get()));
+  const auto id = (*prepared())->id;
+  EXPECT_FALSE(memory->find(id)->has_document_tokens);
+  EXPECT_EQ(memory->read_document_tokens(id).status().code(), StatusCode::kNotFound);
+}
+
+TEST_F(AskTest, RefreshReadsAgainAndReplaces) {
+  const Asked first = asked(store.get());
+  request.refresh = true;
+  request.label = "newer";
+  const Asked again = asked(store.get());
+  EXPECT_FALSE(again.entry.hit);
+  EXPECT_EQ(again.answer.tokens, first.answer.tokens);
+  EXPECT_EQ(store->replacing_puts, 1);
+  EXPECT_EQ(memory->find((*prepared())->id)->label, "newer");
+  EXPECT_EQ(memory->stats()->entries, 1U);
+}
+
+TEST_F(AskTest, WithoutAStoreTheAnswerIsTheStoredOne) {
+  std::string f32;
+  for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16, DType::kQ8, DType::kQ4}) {
+    SCOPED_TRACE(std::string(dtype_name(dtype)));
+    request.kv_dtype = dtype;
+    const Asked without = asked(nullptr), miss = asked(store.get()), hit = asked(store.get());
+    EXPECT_FALSE(without.entry.hit);
+    EXPECT_EQ(without.entry.stored_bytes, 0U);
+    EXPECT_FALSE(miss.entry.hit);
+    EXPECT_TRUE(hit.entry.hit);
+    const std::string bytes = testing::bytes_of(without.entry.set);
+    EXPECT_TRUE(testing::bytes_of(miss.entry.set) == bytes);
+    EXPECT_TRUE(testing::bytes_of(hit.entry.set) == bytes);
+    EXPECT_EQ(hit.entry.set.dtype, without.entry.set.dtype);
+    EXPECT_EQ(miss.answer.tokens, without.answer.tokens);
+    EXPECT_EQ(hit.answer.tokens, without.answer.tokens);
+    if (dtype == DType::kF32) f32 = bytes;
+    EXPECT_EQ(bytes == f32, dtype == DType::kF32) << "a narrower dtype is another set";
+  }
+}
+
+TEST_F(AskTest, EveryParameterIsInTheId) {
+  const auto changed = [&](const auto& change) {
+    Request r = request;
+    change(r);
+    return id_of(r) != id_of(request);
+  };
+  EXPECT_FALSE(changed([](Request&) {}));
+  EXPECT_TRUE(changed([](Request& r) { r.document[60] ^= 1; }));
+  EXPECT_TRUE(changed([](Request& r) { r.document.pop_back(); }));
+  EXPECT_TRUE(changed([](Request& r) { r.prompt[2] ^= 1; }));
+  EXPECT_TRUE(changed([](Request& r) { r.prompt.push_back(1); }));
+  EXPECT_TRUE(changed([](Request& r) { r.keep = 25; }));
+  EXPECT_TRUE(changed([](Request& r) { r.chunk = 51; }));
+  EXPECT_TRUE(changed([](Request& r) { r.policy = "finch-head"; }));
+  EXPECT_TRUE(changed([](Request& r) { r.policy = "finch-span"; }));
+  EXPECT_TRUE(changed([](Request& r) { r.reader = "whole"; }));
+  EXPECT_TRUE(changed([](Request& r) { r.kv_dtype = DType::kQ8; }));
+  EXPECT_TRUE(changed([](Request& r) { r.numeric = cache_store::NumericClass::kFast; }));
+  request.chunk = 120;  // the same chunks then, by another way of reading
+  EXPECT_TRUE(changed([](Request& r) { r.reader = "whole"; }));
+  request.policy = "random";
+  EXPECT_TRUE(changed([](Request& r) { r.seed = 9; }));
+  EXPECT_NE((*prepare(request, *model_, Tenant{"other", std::vector<std::byte>(16, std::byte{1})}))->id,
+            id_of(request));
+}
+
+TEST_F(AskTest, WhatChangesNoByteIsNotInTheId) {
+  const CacheId before = id_of(request);
+  Request r = request;
+  r.label = "another";
+  r.refresh = true;
+  r.keep_document_tokens = false;
+  r.answer_tokens = 30;
+  r.seed = 77;  // finch draws nothing
+  EXPECT_EQ(id_of(r), before);
+  r.keep.reset();
+  r.ratio = 5;  // 120 / 5
+  EXPECT_EQ(id_of(r), before) << "a ratio is what it resolves to";
+  r.chunk = 120;
+  Request longer = r;
+  longer.chunk = 4000;
+  EXPECT_EQ(id_of(longer), id_of(r)) << "a chunk is at most the document";
+}
+
+TEST_F(AskTest, PoliciesThatIgnoreThePromptHitWithAnother) {
+  for (const char* policy : {"streaming", "random", "full"}) {
+    request.policy = policy;
+    request.prompt = golden_.json["prompt"].get<std::vector<TokenId>>();
+    EXPECT_FALSE(asked(store.get()).entry.hit) << policy;
+    request.prompt = {8, 9, 10};
+    const Asked other = asked(store.get());
+    EXPECT_TRUE(other.entry.hit) << policy;
+    EXPECT_EQ(other.answer.tokens, asked(nullptr).answer.tokens) << "the answer is to the new prompt";
+  }
+  request.policy = "finch";
+  static_cast<void>(asked(store.get()));
+  request.prompt = {8, 9, 11};
+  EXPECT_FALSE(asked(store.get()).entry.hit);
+}
+
+TEST_F(AskTest, ACorruptEntryIsReadAgainAndReplaced) {
+  const Asked first = asked(store.get());
+  store->fail_get = Status::corrupt("a block's digest is wrong");
+  const Asked again = asked(store.get());
+  EXPECT_FALSE(again.entry.hit);
+  EXPECT_EQ(again.answer.tokens, first.answer.tokens);
+  EXPECT_EQ(store->replacing_puts, 1) << "else the damage would stay";
+  EXPECT_TRUE(asked(store.get()).entry.hit);
+}
+
+TEST_F(AskTest, ACorruptHeadIsReadAgainAndReplaced) {
+  static_cast<void>(asked(store.get()));
+  store->fail_find = Status::corrupt("the head is damaged");
+  EXPECT_FALSE(asked(store.get()).entry.hit);
+  EXPECT_EQ(store->replacing_puts, 1);
+}
+
+TEST_F(AskTest, AnEntryThatWentMeanwhileIsRead) {
+  static_cast<void>(asked(store.get()));
+  store->fail_get = Status::not_found("evicted");
+  const Asked again = asked(store.get());
+  EXPECT_FALSE(again.entry.hit);
+  EXPECT_EQ(store->replacing_puts, 0);
+}
+
+TEST_F(AskTest, AStoreThatFailsIsTheCallersToKnow) {
+  store->fail_find = Status::unavailable("no connection");
+  EXPECT_EQ(run(store.get()).status().code(), StatusCode::kUnavailable);
+  store->fail_put = Status::resource_exhausted("the disk is full");
+  EXPECT_EQ(run(store.get()).status().code(), StatusCode::kResourceExhausted);
+  static_cast<void>(asked(store.get()));
+  store->fail_get = Status::permission_denied("not yours");
+  EXPECT_EQ(run(store.get()).status().code(), StatusCode::kPermissionDenied);
+}
+
+TEST_F(AskTest, AHitNeedsNoWeights) {
+  static_cast<void>(asked(store.get()));
+  const auto p = prepared();
+  int called = 0;
+  const auto weights = [&called] {
+    ++called;
+    return Status::resource_exhausted("no memory for weights");
+  };
+  EXPECT_TRUE(obtain(**p, *model_, store.get(), weights, {})->hit);
+  EXPECT_EQ(called, 0);
+  request.refresh = true;
+  EXPECT_EQ(obtain(**prepared(), *model_, store.get(), weights, {}).status().code(), StatusCode::kResourceExhausted);
+}
+
+TEST_F(AskTest, WhatWasStoppedIsNotStored) {
+  const auto p = prepared();
+  const auto stopped = obtain(
+      **p, *model_, store.get(), [] { return Status::ok(); }, [](std::int64_t, std::int64_t) { return false; });
+  EXPECT_EQ(stopped.status().code(), StatusCode::kUnavailable);
+  EXPECT_EQ(store->puts, 0);
+}
+
+TEST_F(AskTest, BadRequestsAreRefusedBeforeAnyWork) {
+  request.keep = 0;
+  EXPECT_EQ(prepared().status().code(), StatusCode::kInvalidArgument);
+  request.keep = 10;
+  request.document.clear();
+  EXPECT_EQ(prepared().status().code(), StatusCode::kInvalidArgument);
+  request.document = {1, 2, 3};
+  EXPECT_EQ(prepare(request, *model_, Tenant{"name without a key", {}}).status().code(), StatusCode::kInvalidArgument);
+}
+
+// Policies that ignore the prompt resolve without one; the answer still needs it.
+TEST_F(AskTest, AnEmptyPromptCannotBeAnswered) {
+  request.policy = "streaming";
+  request.prompt.clear();
+  EXPECT_EQ(run(store.get()).status().code(), StatusCode::kInvalidArgument);
+}
+
+TEST_F(AskTest, TheAnswerIsTheGoldenOne) {
+  const auto& cases = golden_.json["cases"];
+  for (const auto& c : cases) {
+    if (c["policy"] != "finch" || c["budget"] != 64) continue;
+    request.document = golden_.json["doc"].get<std::vector<TokenId>>();
+    request.keep = 64;
+    request.chunk = c["chunk"].get<std::int64_t>();
+    generate.max_tokens = 12;
+    EXPECT_EQ(asked(store.get()).answer.tokens, c["greedy_after_prompt"].get<std::vector<TokenId>>());
+    EXPECT_EQ(asked(store.get()).answer.tokens, c["greedy_after_prompt"].get<std::vector<TokenId>>());
+    return;
+  }
+  FAIL() << "the golden data has no such case";
+}
+
+}  // namespace
+}  // namespace finchkv::engine
