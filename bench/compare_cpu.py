@@ -102,8 +102,12 @@ def main():
     print("| | finchkv | peer | ratio |\n|---|---|---|---|")
     for r in rows:
         print(f"| {r['title']} | {r['finchkv']:.1f} | {r['peer']} {r['theirs']:.1f} | {r['ratio']:.2f}x |")
+    memory = [json.loads(run([args.build / "bin/bench_memory", args.model, "32768", "512", "1024", compute]) or "null")
+              for compute in ("bf16", "f32")]
+    print("\nPeak memory of compressing 32,768 tokens (chunk 512, keep 1,024) above what is held after loading: " +
+          ", ".join(f"{m['above_mb']:.0f} MB in {m['compute']}" for m in memory if m))
     if args.json:
-        args.json.write_text(json.dumps({"machine": machine, "rows": rows, "rounds": rounds}, indent=1))
+        args.json.write_text(json.dumps({"machine": machine, "rows": rows, "rounds": rounds, "memory": memory}, indent=1))
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ struct LinearSource {
   /// Writes rows [first, first + count) to dst [count, in]. Called from several threads.
   std::function<void(std::int64_t first, std::int64_t count, float* dst)> rows;
   /// Steps between the smallest and the largest value in a group of 32 when the source is a grid (15 for 4-bit types);
-  /// 0 when it is not. A hint: it lets an 8-bit copy for decoding be exact.
+  /// 0 when it is not. A hint: it lets a narrow copy for decoding be exact.
   int grid_steps = 0;
 };
 

@@ -95,7 +95,7 @@ Result<std::unique_ptr<Gemm>> Gemm::create(const Shape& s, int n_workers, const 
     impl->shape = s;
     impl->pd = dnnl::matmul::primitive_desc(dnnl::matmul::desc(a, b, c), attr, engine());
     impl->primitive = dnnl::matmul(impl->pd);
-    for (int i = 0; i < n_workers; ++i) impl->slots.push_back(std::make_unique<Slot>(impl->pd));
+    impl->slots.resize(static_cast<std::size_t>(n_workers));
     return std::unique_ptr<Gemm>(new Gemm(std::move(impl)));
   } catch (const dnnl::error& e) {
     return Status::internal(
@@ -118,7 +118,9 @@ void Gemm::pack(const void* plain, std::int64_t row_stride, std::int64_t column_
 
 void Gemm::run(int worker, const void* a, const void* packed_b, float* c) const {
   const SingleThreaded single;
-  Slot& slot = *impl_->slots[static_cast<std::size_t>(worker)];
+  auto& own = impl_->slots[static_cast<std::size_t>(worker)];
+  if (!own) own = std::make_unique<Slot>(impl_->pd);  // many threads times many shapes: only what is used
+  Slot& slot = *own;
   dnnl_memory_set_data_handle(slot.a.get(), const_cast<void*>(a));
   dnnl_memory_set_data_handle(slot.b.get(), const_cast<void*>(packed_b));
   dnnl_memory_set_data_handle(slot.c.get(), c);

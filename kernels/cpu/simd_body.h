@@ -334,34 +334,6 @@ inline Vec load_f16(const std::byte* p) {
 #endif
 }
 
-void q8_gemv(const std::byte* blocks, std::int64_t n_blocks, std::int64_t in, const float* x, const float* group_sums,
-             float* y) {
-  constexpr std::int64_t kRows = Q8Block16::kRows;
-  constexpr std::int64_t kGroup = Q8Block16::kGroup;
-  const std::int64_t groups = in / kGroup;
-  for (std::int64_t b = 0; b < n_blocks; ++b) {
-    const std::byte* at = blocks + b * groups * Q8Block16::kGroupBytes;
-    Vec total = {};
-    for (std::int64_t g = 0; g < groups; ++g, at += Q8Block16::kGroupBytes) {
-      prefetch_ahead(at, Q8Block16::kGroupBytes);
-      const std::byte* q = at + kRows * 4;
-      const float* xs = x + g * kGroup;
-      Vec s0 = {};
-      Vec s1 = {};
-      Vec s2 = {};
-      Vec s3 = {};
-      for (std::int64_t k = 0; k < kGroup; k += 4) {  // four sums in flight hide the latency of an FMA
-        s0 += load_int8(q + k * kRows) * xs[k];
-        s1 += load_int8(q + (k + 1) * kRows) * xs[k + 1];
-        s2 += load_int8(q + (k + 2) * kRows) * xs[k + 2];
-        s3 += load_int8(q + (k + 3) * kRows) * xs[k + 3];
-      }
-      total += load_f16(at) * ((s0 + s1) + (s2 + s3)) + load_f16(at + kRows * 2) * group_sums[g];
-    }
-    store(total, y + b * kRows);
-  }
-}
-
 // 16 bytes as two vectors of codes 0..15: low halves and high halves.
 inline void load_nibbles(const std::byte* p, Vec& low, Vec& high) {
 #if defined(__AVX512F__)
@@ -377,32 +349,53 @@ inline void load_nibbles(const std::byte* p, Vec& low, Vec& high) {
 #endif
 }
 
-void q4_gemv(const std::byte* blocks, std::int64_t n_blocks, std::int64_t in, const float* x, const float* group_sums,
-             float* y) {
+// Sums of code * x over one group, for 16 rows at a time. Four sums in flight hide the latency of an FMA.
+inline Vec q8_group(const std::byte* q, const float* x) {
   constexpr std::int64_t kRows = Q8Block16::kRows;
-  constexpr std::int64_t kGroup = Q8Block16::kGroup;
-  const std::int64_t groups = in / kGroup;
+  Vec s0 = {};
+  Vec s1 = {};
+  Vec s2 = {};
+  Vec s3 = {};
+  for (std::int64_t k = 0; k < Q8Block16::kGroup; k += 4) {
+    s0 += load_int8(q + k * kRows) * x[k];
+    s1 += load_int8(q + (k + 1) * kRows) * x[k + 1];
+    s2 += load_int8(q + (k + 2) * kRows) * x[k + 2];
+    s3 += load_int8(q + (k + 3) * kRows) * x[k + 3];
+  }
+  return (s0 + s1) + (s2 + s3);
+}
+
+inline Vec q4_group(const std::byte* q, const float* x) {
+  constexpr std::int64_t kRows = Q8Block16::kRows;
+  constexpr std::int64_t kHalf = Q8Block16::kGroup / 2;
+  Vec s0 = {};
+  Vec s1 = {};
+  Vec s2 = {};
+  Vec s3 = {};
+  for (std::int64_t k = 0; k < kHalf; k += 2) {
+    Vec low, high;
+    load_nibbles(q + k * kRows, low, high);
+    s0 += low * x[k];
+    s1 += high * x[k + kHalf];
+    load_nibbles(q + (k + 1) * kRows, low, high);
+    s2 += low * x[k + 1];
+    s3 += high * x[k + 1 + kHalf];
+  }
+  return (s0 + s1) + (s2 + s3);
+}
+
+template <std::int64_t kGroupBytes, Vec (*kGroupSum)(const std::byte*, const float*)>
+void gemv(const std::byte* blocks, std::int64_t n_blocks, std::int64_t in, const float* x, const float* group_sums,
+          float* y) {
+  constexpr std::int64_t kRows = Q8Block16::kRows;
+  const std::int64_t groups = in / Q8Block16::kGroup;
+  const std::byte* at = blocks;
   for (std::int64_t b = 0; b < n_blocks; ++b) {
-    const std::byte* at = blocks + b * groups * Q4Block16::kGroupBytes;
     Vec total = {};
-    for (std::int64_t g = 0; g < groups; ++g, at += Q4Block16::kGroupBytes) {
-      prefetch_ahead(at, Q4Block16::kGroupBytes);
-      const std::byte* q = at + kRows * 4;
-      const float* xs = x + g * kGroup;
-      Vec s0 = {};
-      Vec s1 = {};
-      Vec s2 = {};
-      Vec s3 = {};
-      for (std::int64_t k = 0; k < kGroup / 2; k += 2) {
-        Vec low, high;
-        load_nibbles(q + k * kRows, low, high);
-        s0 += low * xs[k];
-        s1 += high * xs[k + kGroup / 2];
-        load_nibbles(q + (k + 1) * kRows, low, high);
-        s2 += low * xs[k + 1];
-        s3 += high * xs[k + 1 + kGroup / 2];
-      }
-      total += load_f16(at) * ((s0 + s1) + (s2 + s3)) + load_f16(at + kRows * 2) * group_sums[g];
+    for (std::int64_t g = 0; g < groups; ++g, at += kGroupBytes) {
+      prefetch_ahead(at, kGroupBytes);
+      const Vec sum = kGroupSum(at + kRows * 4, x + g * Q8Block16::kGroup);
+      total += load_f16(at) * sum + load_f16(at + kRows * 2) * group_sums[g];
     }
     store(total, y + b * kRows);
   }
@@ -432,8 +425,8 @@ const SimdOps FINCHKV_SIMD_TABLE = {
     keys_dot<std::uint16_t>,
     values_sum<float>,
     values_sum<std::uint16_t>,
-    q8_gemv,
-    q4_gemv,
+    gemv<Q8Block16::kGroupBytes, q8_group>,
+    gemv<Q4Block16::kGroupBytes, q4_group>,
 };
 
 }  // namespace finchkv::kernels::cpu

@@ -135,8 +135,8 @@ TEST_F(SmolLm2, FastClassKeepsNearlyTheSame) {
   }
 }
 
-// The decoding step reads 8-bit weights: from the same stored entries it says what f32 says.
-TEST_F(SmolLm2, EightBitDecodingSaysTheSame) {
+// The decoding step reads weights in 8 or 4 bits: from the same stored entries it says what f32 says.
+TEST_F(SmolLm2, NarrowWeightsDecodeTheSame) {
   for (const auto& c : golden["finch"]) {
     SCOPED_TRACE(std::string(c["policy"]) + " " + std::to_string(c["budget"].get<int>()));
     const auto result = read(c, *reference()->transformer());
