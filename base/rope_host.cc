@@ -30,8 +30,9 @@ Status rotate_keys(const RopeRecord& rope, std::uint32_t heads, std::uint32_t n,
     const auto position = static_cast<float>(first_position + i);
     for (std::size_t k = 0; k < half; ++k) {
       const float angle = position * rope.inv_freq[k];
-      cosines[k] = std::cos(angle) * rope.attention_factor;
-      sines[k] = std::sin(angle) * rope.attention_factor;
+      // Rounded from double, as an engine's own tables are: an exported key has the same bytes as a decoded one.
+      cosines[k] = static_cast<float>(std::cos(static_cast<double>(angle))) * rope.attention_factor;
+      sines[k] = static_cast<float>(std::sin(static_cast<double>(angle))) * rope.attention_factor;
     }
     for (std::uint32_t h = 0; h < heads; ++h) {
       float* key = keys.data() + (static_cast<std::size_t>(h) * n + i) * head_dim;

@@ -2,7 +2,11 @@
 
 #include <sched.h>
 
+#include <algorithm>
 #include <chrono>
+#include <exception>
+#include <system_error>
+#include <utility>
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -60,12 +64,17 @@ struct ThreadPool::Region {
   const std::function<void(std::int64_t, int)>* task = nullptr;
   alignas(64) std::atomic<std::int64_t> next{0};
   alignas(64) std::atomic<std::uint64_t> gate{kClosed};  // workers inside, and the closed bit
+  std::mutex failure_mutex;
+  std::exception_ptr failure;  // the first that a task threw
 };
 
 ThreadPool::ThreadPool(int n_threads) : region_(std::make_unique<Region>()) {
   if (n_threads <= 0) n_threads = usable_processors();
   workers_.reserve(static_cast<std::size_t>(n_threads - 1));
-  for (int i = 1; i < n_threads; ++i) workers_.emplace_back([this, i] { work(i); });
+  try {
+    for (int i = 1; i < n_threads; ++i) workers_.emplace_back([this, i] { work(i); });
+  } catch (const std::system_error&) {  // the system gives no more threads: go on with those there are
+  }
 }
 
 ThreadPool::~ThreadPool() {
@@ -82,7 +91,13 @@ void ThreadPool::drain(Region& region, int worker) {
   for (;;) {
     const std::int64_t i = region.next.fetch_add(1, std::memory_order_relaxed);
     if (i >= region.n_tasks) return;
-    (*region.task)(i, worker);
+    try {
+      (*region.task)(i, worker);
+    } catch (...) {
+      const std::lock_guard lock(region.failure_mutex);
+      if (!region.failure) region.failure = std::current_exception();
+      region.next.store(region.n_tasks, std::memory_order_relaxed);  // nobody starts another task
+    }
   }
 }
 
@@ -114,6 +129,7 @@ void ThreadPool::run(std::int64_t n_tasks, const std::function<void(std::int64_t
     relax();
     if (++spins > 20000) std::this_thread::yield();  // more threads than processors: let them finish
   }
+  if (region_->failure) std::rethrow_exception(std::exchange(region_->failure, nullptr));
 }
 
 void ThreadPool::work(int worker) {

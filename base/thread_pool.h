@@ -29,7 +29,7 @@ class ThreadPool {
   [[nodiscard]] int n_threads() const { return static_cast<int>(workers_.size()) + 1; }
 
   /// Calls task(i, worker) for every i in [0, n_tasks), worker in [0, n_threads()), and returns when all are done.
-  /// Tasks must not throw.
+  /// When a task throws, the tasks that have not started are left out and run() throws it again.
   void run(std::int64_t n_tasks, const std::function<void(std::int64_t, int)>& task);
 
  private:

@@ -219,7 +219,20 @@ Result<EncodedEntry> encode_entry(const PutRequest& request, const PutId& put_id
 
 Result<KvSet> as_stored(const KvSet& set, DType storage) {
   FINCHKV_RETURN_IF_ERROR(set.validate());
-  if (!is_quantised(storage)) return convert_kvset(set, storage);
+  if (!is_quantised(storage)) {
+    KvSet out = set;  // the same memory where nothing is converted
+    if (set.dtype != storage) {
+      FINCHKV_ASSIGN_OR_RETURN(out, convert_kvset(set, storage));
+    }
+    for (std::size_t layer = 0; layer < out.layers.size(); ++layer) {
+      // What put() would refuse is refused here too: an answer must not depend on whether there is a store.
+      if (!all_finite(storage, out.layers[layer].keys) || !all_finite(storage, out.layers[layer].values)) {
+        return Status::invalid_argument(
+            fmt::format("layer {} has numbers that {} cannot hold", layer, dtype_name(storage)));
+      }
+    }
+    return out;
+  }
   FINCHKV_ASSIGN_OR_RETURN(KvSet wide, convert_kvset(set, decoded_dtype(storage, set.dtype)));
   std::size_t l = 0;
   for (const KvLayer& layer : set.layers) {

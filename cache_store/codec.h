@@ -99,6 +99,8 @@ struct EncodedEntry {
 [[nodiscard]] Result<EntryHead> decode_head(std::span<const std::byte> record, const CacheId& id, const Tenant& tenant);
 /// The same without the comparison of ids: for garbage collection, which holds no tenant's key.
 [[nodiscard]] Result<EntryHead> decode_head_unbound(std::span<const std::byte> record);
+/// The record's digest matches: these are the bytes that some program wrote, whether or not this one can read them.
+[[nodiscard]] bool head_is_as_written(std::span<const std::byte> record);
 
 /// Gives the bytes of one block to `use`, which must not keep them. not_found when there is no such block.
 using BlockReader =

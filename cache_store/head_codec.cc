@@ -89,6 +89,11 @@ Result<RopeRecord> read_rope(schema::Rope::Reader in) {
 
 Status corrupt(std::string_view what) { return Status::corrupt(fmt::format("the head is damaged: {}", what)); }
 
+Status newer(std::string_view field, std::uint32_t value) {
+  return Status::unsupported(
+      fmt::format("this finchkv knows no {} {}: use the newer one that wrote the entry", field, value));
+}
+
 // capnp wants aligned words and throws; this is the one place where bytes become a message.
 template <typename Root, typename Read>
 auto parse(std::span<const std::byte> bytes, const Read& read)
@@ -134,9 +139,14 @@ Result<EntryHead> read_head(schema::EntryHead::Reader in) {
   if (in.getStorageDtype() != static_cast<std::uint16_t>(head.identity.storage)) {
     return corrupt("its storage dtype is not its identity's");
   }
+  // Values past ours are a newer program's; the digest has shown that they are no damage.
   head.decoded = static_cast<DType>(in.getDecodedDtype());
+  if (in.getDecodedDtype() > static_cast<std::uint16_t>(DType::kQ4))
+    return newer("decoded dtype", in.getDecodedDtype());
   head.key_form = static_cast<KeyForm>(in.getKeyForm());
+  if (key_form_name(head.key_form) == "unknown") return newer("key form", in.getKeyForm());
   head.provenance = static_cast<Provenance>(in.getProvenance());
+  if (provenance_name(head.provenance) == "unknown") return newer("provenance", in.getProvenance());
   const auto kept = in.getNKept();
   if (head.shape.n_layers > kMaxLayers || kept.size() != head.shape.n_layers) return corrupt("its number of layers");
   for (const std::uint32_t n : kept) head.n_kept.push_back(n);
@@ -259,14 +269,19 @@ std::vector<std::byte> encode_head(const EntryHead& head) {
   return record;
 }
 
+bool head_is_as_written(std::span<const std::byte> record) {
+  if (record.size() <= kDigestBytes) return false;
+  const BlockDigest digest = block_digest(record.subspan(kDigestBytes));
+  return std::memcmp(digest.data(), record.data(), kDigestBytes) == 0;
+}
+
 Result<EntryHead> decode_head_unbound(std::span<const std::byte> record) {
   if (record.size() <= kDigestBytes || record.size() > kMaxHeadBytes) {
     return corrupt(fmt::format("{} bytes is not a possible size", record.size()));
   }
-  const auto body = record.subspan(kDigestBytes);
-  const BlockDigest digest = block_digest(body);
-  if (std::memcmp(digest.data(), record.data(), kDigestBytes) != 0) return corrupt("its digest does not match");
-  return parse<schema::EntryHead>(body, [](schema::EntryHead::Reader in) { return read_head(in); });
+  if (!head_is_as_written(record)) return corrupt("its digest does not match");
+  return parse<schema::EntryHead>(record.subspan(kDigestBytes),
+                                  [](schema::EntryHead::Reader in) { return read_head(in); });
 }
 
 Result<EntryHead> decode_head(std::span<const std::byte> record, const CacheId& id, const Tenant& tenant) {

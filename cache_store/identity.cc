@@ -16,6 +16,7 @@ constexpr std::size_t kMaxName = 64;
 constexpr std::size_t kMaxAdapters = 64;
 constexpr std::size_t kMaxParameters = 256;
 constexpr std::size_t kMaxIdentityBytes = 64 << 10;  // 256 parameters and 64 adapters with the longest names fit
+constexpr std::uint64_t kMaxDocTokens = (std::uint64_t{1} << 31) - 1;  // positions are int32
 constexpr std::string_view kIdPrefix{"finchkv-id-1\0", 13};
 
 bool is_name(std::string_view name) {
@@ -49,6 +50,11 @@ Status corrupt(std::string_view what) {
   return Status::corrupt(fmt::format("these bytes are no cache identity: {}", what));
 }
 
+Status newer(std::string_view field, std::uint32_t value) {
+  return Status::unsupported(
+      fmt::format("this finchkv knows no {} {} in a cache identity: use the newer one that made it", field, value));
+}
+
 Result<CacheIdentity> read_identity(schema::CacheIdentity::Reader in) {
   CacheIdentity out;
   out.version = in.getVersion();
@@ -57,8 +63,12 @@ Result<CacheIdentity> read_identity(schema::CacheIdentity::Reader in) {
         fmt::format("identity version {} is not {}: a newer finchkv made it", out.version, kIdentityVersion));
   }
   out.kind = static_cast<EntryKind>(in.getKind());
+  if (entry_kind_name(out.kind) == "unknown") return newer("kind", in.getKind());
   out.numeric = static_cast<NumericClass>(in.getNumericClass());
-  if (in.getStorageDtype() > static_cast<std::uint16_t>(DType::kQ4)) return corrupt("unknown storage dtype");
+  if (numeric_class_name(out.numeric) == "unknown") return newer("numeric class", in.getNumericClass());
+  if (in.getStorageDtype() > static_cast<std::uint16_t>(DType::kQ4)) {
+    return newer("storage dtype", in.getStorageDtype());
+  }
   out.storage = static_cast<DType>(in.getStorageDtype());
   out.policy_revision = in.getPolicyRevision();
   out.model_code_revision = in.getModelCodeRevision();
@@ -137,6 +147,10 @@ Status CacheIdentity::validate() const {
         fmt::format("an identity has at most {} adapters and {} parameters", kMaxAdapters, kMaxParameters));
   }
   if (doc_tokens == 0) return Status::invalid_argument("the identity's document has no tokens");
+  if (doc_tokens > kMaxDocTokens) {
+    return Status::invalid_argument(
+        fmt::format("the identity's document of {} tokens is longer than {}", doc_tokens, kMaxDocTokens));
+  }
   if (keep == 0) return Status::invalid_argument("the identity's keep is 0: resolve the budget first");
   if (kind == EntryKind::kPromptGuided && prompt_tokens == 0) {
     return Status::invalid_argument("a prompt-guided identity needs a prompt of at least one token");

@@ -29,6 +29,10 @@ Status no_store(const std::string& directory) {
   return Status::not_found(fmt::format("there is no finchkv store in {}", directory));
 }
 
+bool lacks_family(const rocksdb::Status& status) {
+  return status.IsInvalidArgument() && status.ToString().find("Column family not found") != std::string::npos;
+}
+
 void adopt(rocksdb::DB* db, const std::vector<rocksdb::ColumnFamilyHandle*>& handles, RocksDbHost::Database& to) {
   to.db.reset(db);
   to.heads = handles[0];  // in the order of families()
@@ -103,6 +107,8 @@ Status RocksDbHost::open_for_reading() {
   if (opened.ok()) {
     return Status::unavailable(fmt::format("the store {} changes too fast to be read: try again", directory_));
   }
+  // The first opening was killed before it had made both families: there is nothing to read yet.
+  if (lacks_family(opened)) return no_store(directory_);
   return from_rocksdb(opened, directory_, "opening it for reading");
 }
 
@@ -285,9 +291,12 @@ Result<std::set<PutId>> RocksDbHost::puts_with_heads() {
     const auto head = decode_head_unbound(as_bytes_of(it->value()));
     if (head.is_ok()) {
       found.insert(head->put_id);
-    } else if (head.status().code() != StatusCode::kCorrupt) {
+    } else if (head_is_as_written(as_bytes_of(it->value()))) {
       // A newer head names blocks that this program cannot see: removing anything would be a guess.
-      return head.status();
+      return Status(head.status().code(),
+                    fmt::format("nothing was removed from the store {}: a head in it is whole but cannot be read here, "
+                                "and its blocks would look abandoned: {}",
+                                directory_, head.status().message()));
     }
   }
   FINCHKV_RETURN_IF_ERROR(from_rocksdb(it->status(), directory_, "reading all heads"));

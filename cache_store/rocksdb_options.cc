@@ -36,7 +36,8 @@ rocksdb::DBOptions database_options(const OpenKind& kind) {
   rocksdb::DBOptions options;
   if (kind.env != nullptr) options.env = kind.env;
   options.create_if_missing = kind.create;
-  options.create_missing_column_families = kind.create;
+  // An opening that was killed between making the database and its second family left no entry behind: go on with it.
+  options.create_missing_column_families = !kind.reader;
   options.paranoid_checks = true;
   // After a kill the log ends in the middle of a record, and that is fine: the put was not acknowledged. Damage before
   // the end must not pass silently, which rules out RocksDB's default (it would drop what follows the damage).

@@ -33,8 +33,11 @@ Status from_rocksdb(const rocksdb::Status& status, std::string_view directory, s
   if (mentions(text, "Permission denied") || mentions(text, "Read-only file system")) {
     return say(StatusCode::kPermissionDenied, "check who owns the directory and its files");
   }
-  if (mentions(text, "lock")) return say(StatusCode::kUnavailable, "another program has it open");
   if (status.IsPathNotFound()) return say(StatusCode::kCorrupt, "a file of the store is missing");
+  // RocksDB's words for its own lock file; "lock" alone is also in "blocks".
+  if (mentions(text, "lock hold by current process") || mentions(text, "While lock file")) {
+    return say(StatusCode::kUnavailable, "another program has it open");
+  }
   if (status.IsBusy() || status.IsTimedOut() || status.IsTryAgain() || status.IsIncomplete() ||
       status.IsShutdownInProgress()) {
     return say(StatusCode::kUnavailable, "try again");

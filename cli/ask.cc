@@ -105,14 +105,14 @@ class AnswerText {
   std::string text_;
 };
 
-Result<std::unique_ptr<cache_store::Store>> open_store(const AskOptions& o) {
+Result<std::unique_ptr<cache_store::Store>> open_store(const AskOptions& o, const cache_store::Tenant& tenant) {
   if (o.refresh) {  // there is something to write in any case
-    FINCHKV_ASSIGN_OR_RETURN(OpenStore open, open_for_writing(o.store, /*create=*/true));
+    FINCHKV_ASSIGN_OR_RETURN(OpenStore open, open_for_writing(o.store, tenant, /*create=*/true));
     return std::move(open.store);
   }
   const bool quiet = o.quiet;
   const double timeout_s = o.store.timeout_s;
-  return WaitingStore::open(o.store, [quiet, timeout_s](const std::string& taken) {
+  return WaitingStore::open(o.store, tenant, [quiet, timeout_s](const std::string& taken) {
     if (!quiet) print_note(fmt::format("{}; waiting up to {:g} s", taken, timeout_s));
   });
 }
@@ -147,7 +147,7 @@ Status run_ask(const AskOptions& o, clock::time_point start) {
   std::unique_ptr<cache_store::Store> store;
   if (!o.no_store) {
     at = clock::now();
-    FINCHKV_ASSIGN_OR_RETURN(store, open_store(o));
+    FINCHKV_ASSIGN_OR_RETURN(store, open_store(o, tenant));
     report.open_store_ms = ms_between(at, clock::now());
   }
 

@@ -1,5 +1,9 @@
 #include "cli/ask_options.h"
 
+#include <string_view>
+#include <utility>
+#include <vector>
+
 #include <fmt/format.h>
 
 #include "compressor/policy.h"
@@ -114,6 +118,25 @@ void add_answering(CLI::App& verb, AskOptions& o) {
       ->group(group);
 }
 
+/// What comes from standard input can be read once.
+Status check_standard_input(const AskOptions& o) {
+  const std::vector<std::pair<std::string_view, bool>> inputs = {{"--doc", o.doc == "-"},
+                                                                 {"--doc-tokens", o.doc_tokens == "-"},
+                                                                 {"--prompt-tokens", o.prompt_tokens == "-"},
+                                                                 {"--score-tokens", o.score_tokens == "-"},
+                                                                 {"--tenant-key-file", o.store.tenant_key_file == "-"}};
+  std::string_view first;
+  for (const auto& [option, is_standard] : inputs) {
+    if (!is_standard) continue;
+    if (!first.empty()) {
+      return Status::invalid_argument(
+          fmt::format("{} - and {} -: standard input can be one of them, put the other into a file", first, option));
+    }
+    first = option;
+  }
+  return Status::ok();
+}
+
 }  // namespace
 
 kernels::NumericClass AskOptions::numeric_class() const {
@@ -151,9 +174,7 @@ Status check_ask_options(const AskOptions& o) {
   for (const std::string& stop : o.stop) {
     if (stop.empty()) return Status::invalid_argument("--stop is empty: give the text that ends the answer");
   }
-  if (o.doc_tokens == "-" && o.prompt_tokens == "-") {
-    return Status::invalid_argument("standard input can be the document or the prompt, not both");
-  }
+  FINCHKV_RETURN_IF_ERROR(check_standard_input(o));
   if (!o.no_store) {
     if (o.store.url.empty()) {
       return Status::invalid_argument("--store is missing: name the directory of the store, or say --no-store");

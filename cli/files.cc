@@ -1,7 +1,6 @@
 #include "cli/files.h"
 
 #include <fcntl.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -104,7 +103,6 @@ Status write_whole_file(const std::string& path, std::string_view bytes) {
   std::string temporary = path + ".XXXXXX";
   const Descriptor file(::mkstemp(temporary.data()));
   if (file.get() < 0) return file_error(errno, path, "written");
-  ::fchmod(file.get(), 0644);
   Status status = write_all(file.get(), bytes, path);
   if (status.is_ok() && ::fsync(file.get()) != 0) status = file_error(errno, path, "written");
   if (status.is_ok() && ::rename(temporary.c_str(), path.c_str()) != 0) status = file_error(errno, path, "written");

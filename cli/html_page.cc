@@ -12,6 +12,9 @@
 namespace finchkv::cli {
 namespace {
 
+constexpr char kPageEnd[] = "</main></body></html>\n";
+/// An imported entry may claim any number of tokens; a cell for each of more than these makes no page.
+constexpr std::uint64_t kMostCells = 200'000;
 constexpr int kMarks = 6;  ///< classes k1..k6 of the style sheet
 
 /// How strongly a token is marked: by the share of all lists that hold it. The square root keeps the few-layer tokens,
@@ -213,7 +216,6 @@ std::string escape_html(std::string_view text) {
 Result<std::string> make_html_page(const PageInput& in) {
   constexpr std::size_t kColumns = 160;
   FINCHKV_ASSIGN_OR_RETURN(const KeptMap map, make_kept_map(in.origins, in.rows, in.doc_tokens, kColumns));
-  FINCHKV_ASSIGN_OR_RETURN(const std::vector<std::uint32_t> counts, count_kept(in.origins, in.doc_tokens));
   const std::uint64_t lists = in.origins.size() * in.rows;
   std::string page = fmt::format(
       "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n"
@@ -224,15 +226,25 @@ Result<std::string> make_html_page(const PageInput& in) {
       escape_html(in.title), kPageStyle);
   page += header(in);
   page += map_section(map);
-  page += "<section><h2>The document</h2>\n" + text_legend(lists, in.rows);
-  if (in.token_texts && in.token_texts->size() == counts.size()) {
+  const bool has_text = in.token_texts && in.token_texts->size() == in.doc_tokens;
+  page += "<section><h2>The document</h2>\n";
+  if (!has_text && in.doc_tokens > kMostCells) {
+    page += fmt::format(
+        "<p class=note>{}</p><p class=note>A cell for each of {} tokens would be too much for a page; the map above "
+        "has "
+        "them all.</p>",
+        escape_html(in.why_no_text), format_count(in.doc_tokens));
+    return page + "</section>\n" + figures_section(in.figures) + kPageEnd;
+  }
+  page += text_legend(lists, in.rows);
+  FINCHKV_ASSIGN_OR_RETURN(const std::vector<std::uint32_t> counts, count_kept(in.origins, in.doc_tokens));
+  if (has_text) {
     page += fmt::format("<div class=text dir=auto>{}</div>", marked_text(join_tokens(*in.token_texts, counts), lists));
   } else {
     page += fmt::format("<p class=note>{}</p><div class=positions>{}</div>", escape_html(in.why_no_text),
                         marked_positions(counts, lists));
   }
-  page += "</section>\n" + figures_section(in.figures) + "</main></body></html>\n";
-  return page;
+  return page + "</section>\n" + figures_section(in.figures) + kPageEnd;
 }
 
 }  // namespace finchkv::cli

@@ -1,5 +1,6 @@
 // rm, gc and stats.
 
+#include <algorithm>
 #include <memory>
 #include <vector>
 
@@ -26,6 +27,8 @@ Status run_rm(const MaintenanceOptions& o) {
     FINCHKV_ASSIGN_OR_RETURN(const cache_store::CacheId id, open.store->resolve_prefix(prefix));
     ids.push_back(id);
   }
+  std::sort(ids.begin(), ids.end());  // two prefixes may name one entry
+  ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
   Json removed = Json::array();
   for (const cache_store::CacheId& id : ids) {
     FINCHKV_RETURN_IF_ERROR(open.store->remove(id));

@@ -15,9 +15,8 @@ namespace {
 
 using cache_store::RocksDbOptions;
 
-Result<OpenStore> open_store(const StoreOptions& options, const RocksDbOptions& how) {
+Result<OpenStore> open_store(const StoreOptions& options, cache_store::Tenant tenant, const RocksDbOptions& how) {
   FINCHKV_ASSIGN_OR_RETURN(const std::string directory, store_directory(options));
-  FINCHKV_ASSIGN_OR_RETURN(cache_store::Tenant tenant, read_tenant(options));
   OpenStore open;
   FINCHKV_ASSIGN_OR_RETURN(open.host, cache_store::open_rocksdb_store(directory, how));
   FINCHKV_ASSIGN_OR_RETURN(open.store, open.host->view(std::move(tenant)));
@@ -94,16 +93,28 @@ std::chrono::milliseconds store_wait(const StoreOptions& options) {
 }
 
 Result<OpenStore> open_for_reading(const StoreOptions& options) {
+  FINCHKV_RETURN_IF_ERROR(store_directory(options).status());  // before a key is read for nothing
+  FINCHKV_ASSIGN_OR_RETURN(const cache_store::Tenant tenant, read_tenant(options));
+  return open_for_reading(options, tenant);
+}
+
+Result<OpenStore> open_for_reading(const StoreOptions& options, const cache_store::Tenant& tenant) {
   RocksDbOptions how;
   how.mode = RocksDbOptions::Mode::kRead;
-  return open_store(options, how);
+  return open_store(options, tenant, how);
 }
 
 Result<OpenStore> open_for_writing(const StoreOptions& options, bool create) {
+  FINCHKV_RETURN_IF_ERROR(store_directory(options).status());
+  FINCHKV_ASSIGN_OR_RETURN(const cache_store::Tenant tenant, read_tenant(options));
+  return open_for_writing(options, tenant, create);
+}
+
+Result<OpenStore> open_for_writing(const StoreOptions& options, const cache_store::Tenant& tenant, bool create) {
   RocksDbOptions how;
   how.wait = store_wait(options);
   how.create_if_missing = create;
-  return open_store(options, how);
+  return open_store(options, tenant, how);
 }
 
 Result<cache_store::EntryInfo> find_entry(cache_store::Store& store, const std::string& id_prefix) {

@@ -35,8 +35,12 @@ struct OpenStore {
   std::unique_ptr<cache_store::Store> store;
 };
 [[nodiscard]] Result<OpenStore> open_for_reading(const StoreOptions& options);
+[[nodiscard]] Result<OpenStore> open_for_reading(const StoreOptions& options, const cache_store::Tenant& tenant);
 /// With `create` a missing directory becomes a store.
 [[nodiscard]] Result<OpenStore> open_for_writing(const StoreOptions& options, bool create);
+/// The same for a tenant that was read before: its key may come from standard input, which gives it once.
+[[nodiscard]] Result<OpenStore> open_for_writing(const StoreOptions& options, const cache_store::Tenant& tenant,
+                                                 bool create);
 
 /// The entry whose id starts with these digits.
 [[nodiscard]] Result<cache_store::EntryInfo> find_entry(cache_store::Store& store, const std::string& id_prefix);

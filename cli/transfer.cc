@@ -43,11 +43,21 @@ Status run_import(const TransferOptions& o) {
   put.identity = std::move(imported.identity);
   put.set = std::move(imported.set);
   put.provenance = cache_store::Provenance::kImported;
+  const Status there = open.store->verify(cache_store::cache_id(put.identity, open.store->tenant()));
+  if (there.code() == StatusCode::kCorrupt) {
+    put.if_exists = cache_store::IfExists::kReplace;
+  } else if (!there.is_ok() && there.code() != StatusCode::kNotFound) {
+    return there;
+  }
   FINCHKV_ASSIGN_OR_RETURN(const cache_store::EntryInfo entry, open.store->put(put));
   if (o.json) {
     print_json(entry_json(entry));
   } else {
     print(entry.id.hex() + "\n");
+  }
+  if (there.is_ok()) print_note(fmt::format("{} was already there, and stays as it was", short_id(entry.id.hex())));
+  if (there.code() == StatusCode::kCorrupt) {
+    print_note(fmt::format("{} was there and damaged: it has been replaced", short_id(entry.id.hex())));
   }
   return Status::ok();
 }
@@ -70,7 +80,7 @@ void add_later(CLI::App& app, Session& session, const char* name, const char* ab
   auto options = std::make_shared<TransferOptions>();
   verb->add_option("dir", options->path, "The folder of the backup")->type_name("DIR")->required();
   add_store_options(*verb, options->store, /*writes=*/true);
-  verb->callback([&session, name] {
+  verb->callback([&session, name, options] {  // the options live as long as the verb does
     session.action = [name] {
       return Status::unsupported(
           fmt::format("{} comes with a later version: until then use export and import, or copy the store's "

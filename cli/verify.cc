@@ -21,10 +21,16 @@ struct VerifyOptions {
   bool json = false;
 };
 
-struct Damage {
+struct Finding {
   CacheId id;
   std::string reason;
 };
+
+Json findings_json(const std::vector<Finding>& findings) {
+  Json out = Json::array();
+  for (const Finding& f : findings) out.push_back({{"id", f.id.hex()}, {"reason", f.reason}});
+  return out;
+}
 
 Result<std::vector<CacheId>> ids_to_check(const VerifyOptions& o, cache_store::Store& store) {
   std::vector<CacheId> ids;
@@ -42,7 +48,9 @@ Result<std::vector<CacheId>> ids_to_check(const VerifyOptions& o, cache_store::S
 Status run_verify(const VerifyOptions& o) {
   FINCHKV_ASSIGN_OR_RETURN(OpenStore open, open_for_reading(o.store));
   FINCHKV_ASSIGN_OR_RETURN(const std::vector<CacheId> ids, ids_to_check(o, *open.store));
-  std::vector<Damage> damaged;
+  std::vector<Finding> damaged;
+  // Neither sound nor damaged as far as this program can tell: a newer one's entry, or a disk that refuses.
+  std::vector<Finding> unread;
   std::size_t sound = 0;
   for (const CacheId& id : ids) {
     const Status status = open.store->verify(id);
@@ -50,22 +58,28 @@ Status run_verify(const VerifyOptions& o) {
       ++sound;
     } else if (status.code() == StatusCode::kCorrupt) {
       damaged.push_back({id, status.message()});
-    } else if (status.code() != StatusCode::kNotFound || !o.id.empty()) {
-      return status;  // one that another process removed meanwhile is no concern
+    } else if (status.code() != StatusCode::kNotFound) {
+      unread.push_back({id, status.message()});
+    } else if (!o.id.empty()) {
+      return status;  // in a whole store, one that another process removed meanwhile is no concern
     }
   }
   if (o.json) {
     Json out;
     out["checked"] = sound + damaged.size();
-    out["corrupt"] = Json::array();
-    for (const Damage& d : damaged) out["corrupt"].push_back({{"id", d.id.hex()}, {"reason", d.reason}});
+    out["corrupt"] = findings_json(damaged);
+    out["unread"] = findings_json(unread);
     print_json(out);
   } else {
     print(fmt::format("{} {} checked, {} damaged\n", sound + damaged.size(),
                       sound + damaged.size() == 1 ? "entry" : "entries", damaged.size()));
+    if (!unread.empty()) print(fmt::format("{} could not be checked\n", unread.size()));
   }
-  for (const Damage& d : damaged) print_error(d.reason);
-  return damaged.empty() ? Status::ok() : Status::corrupt("");  // told above, one line each
+  for (const Finding& f : damaged) print_error(f.reason);
+  for (const Finding& f : unread) print_error(f.reason);
+  // Told above, one line each.
+  if (!damaged.empty()) return Status::corrupt("");
+  return unread.empty() ? Status::ok() : Status::unavailable("");
 }
 
 }  // namespace
@@ -77,7 +91,9 @@ void add_verify(CLI::App& app, Session& session) {
       ->type_name("ID");
   add_store_options(*verb, options->store, /*writes=*/false);
   verb->add_flag("--json", options->json, "One JSON object on standard output");
-  verb->footer("Exit status 4 when something is damaged. `finchkv ask` reads a damaged entry's document again.");
+  verb->footer(
+      "Exit status 4 when something is damaged, 1 when something could not be checked. `finchkv ask` reads a damaged "
+      "entry's document again.");
   verb->callback([&session, options] { session.action = [options] { return run_verify(*options); }; });
 }
 

@@ -10,31 +10,35 @@ using cache_store::EntryPage;
 using cache_store::PutRequest;
 using cache_store::Store;
 using cache_store::StoreStats;
+using cache_store::Tenant;
 
-Result<std::unique_ptr<Store>> WaitingStore::open(const StoreOptions& options,
+Result<std::unique_ptr<Store>> WaitingStore::open(const StoreOptions& options, const Tenant& tenant,
                                                   std::function<void(const std::string&)> on_wait) {
   StoreOptions at_once = options;
   at_once.timeout_s = 0;
-  auto writer = open_for_writing(at_once, /*create=*/true);
+  auto writer = open_for_writing(at_once, tenant, /*create=*/true);
   if (writer.is_ok()) return std::move(writer->store);
   const StatusCode code = writer.status().code();
-  if (code != StatusCode::kUnavailable && code != StatusCode::kPermissionDenied) return writer.status();
-  auto reader = open_for_reading(options);
+  // Who may not write, or has no room to, can still be answered from what is there.
+  const bool cannot_write = code == StatusCode::kPermissionDenied || code == StatusCode::kResourceExhausted;
+  if (code != StatusCode::kUnavailable && !cannot_write) return writer.status();
+  auto reader = open_for_reading(options, tenant);
   if (reader.is_ok()) {
+    if (cannot_write) on_wait = nullptr;  // nobody is waited for
     return std::unique_ptr<Store>(
         new WaitingStore(options, std::move(reader->store), writer.status().message(), std::move(on_wait)));
   }
-  if (code == StatusCode::kPermissionDenied) return writer.status();
+  if (cannot_write) return writer.status();
   // Nothing to read beside the writer, perhaps because it is only now making the store.
   on_wait(writer.status().message());
-  FINCHKV_ASSIGN_OR_RETURN(OpenStore waited, open_for_writing(options, /*create=*/true));
+  FINCHKV_ASSIGN_OR_RETURN(OpenStore waited, open_for_writing(options, tenant, /*create=*/true));
   return std::move(waited.store);
 }
 
 Status WaitingStore::become_writer() {
   if (writing_) return Status::ok();
-  on_wait_(taken_);
-  FINCHKV_ASSIGN_OR_RETURN(OpenStore writer, open_for_writing(options_, /*create=*/true));
+  if (on_wait_) on_wait_(taken_);
+  FINCHKV_ASSIGN_OR_RETURN(OpenStore writer, open_for_writing(options_, current_->tenant(), /*create=*/true));
   current_ = std::move(writer.store);
   writing_ = true;
   return Status::ok();

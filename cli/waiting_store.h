@@ -15,8 +15,10 @@ namespace finchkv::cli {
 
 class WaitingStore final : public cache_store::Store {
  public:
-  /// `on_wait` is told who has the store, before waiting for it.
+  /// `on_wait` is told who has the store, before waiting for it. Where this process may not write, or the disk is
+  /// full, hits are served too, and the first miss says so at once.
   static Result<std::unique_ptr<cache_store::Store>> open(const StoreOptions& options,
+                                                          const cache_store::Tenant& tenant,
                                                           std::function<void(const std::string&)> on_wait);
 
   Result<cache_store::EntryInfo> put(const cache_store::PutRequest& request) override;

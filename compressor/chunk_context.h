@@ -18,6 +18,11 @@ class ChunkContext final : public model::AttentionContext {
  public:
   static Result<ChunkContext> create(const Plan& plan, const model::Transformer& model);
 
+  ChunkContext(ChunkContext&&) = default;
+  ChunkContext& operator=(ChunkContext&&) = default;
+  ChunkContext(const ChunkContext&) = delete;
+  ChunkContext& operator=(const ChunkContext&) = delete;
+
   /// The next pass reads document tokens [start, start + size), followed by the plan's prompt.
   Status begin_chunk(std::int64_t start, std::int64_t size);
   Status attend(std::int64_t layer, const kernels::Tensor& q, const kernels::Tensor& k, const kernels::Tensor& v,

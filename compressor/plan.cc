@@ -62,9 +62,9 @@ Result<Plan> resolve_plan(const ReadRequest& r, const model::ModelConfig& config
   }
   if (r.chunk && *r.chunk < 1)
     return Status::invalid_argument(fmt::format("--chunk is {}; it must be 1 or more", *r.chunk));
-  const std::int64_t fits = window - prompt - plan.budget;
-  std::int64_t chunk =
-      r.chunk ? *r.chunk : std::max<std::int64_t>(1, std::min(kDefaultChunk, plan.budget == n ? kDefaultChunk : fits));
+  // A document that fits as a whole leaves room for any chunk; else what the kept entries and the prompt leave.
+  const std::int64_t fits = n + prompt <= window ? n : window - prompt - plan.budget;
+  std::int64_t chunk = r.chunk ? *r.chunk : std::max<std::int64_t>(1, std::min(kDefaultChunk, fits));
   if (plan.reader->one_pass() || plan.policy->one_pass()) chunk = n;
   plan.chunk = std::min(chunk, n);
 
@@ -76,6 +76,8 @@ Result<Plan> resolve_plan(const ReadRequest& r, const model::ModelConfig& config
                     "--keep, --chunk or the prompt",
                     plan.budget, plan.chunk, prompt, plan.budget + plan.chunk + prompt, window_name, window));
   }
+  if (r.answer_tokens < 0)
+    return Status::invalid_argument(fmt::format("max-tokens is {}; it must be 1 or more", r.answer_tokens));
   const auto asked = static_cast<std::int64_t>(r.prompt.size());
   // Unsigned: max-tokens may be as large as a signed number can be.
   const std::uint64_t answering = static_cast<std::uint64_t>(plan.budget) + static_cast<std::uint64_t>(asked) +

@@ -1,7 +1,7 @@
 // Policy: which KV entries of the candidates stay. Everything else of a reading (chunks, attention, budgets) is shared.
 //
-// A new policy is one file in policies/ and one line in policy_registry.cc: it states what it needs and writes
-// choose(). It works on Device tensors only, so it runs wherever the model does. Policies are stateless and
+// A new policy is one file in policies/ and one line in policy.cc: it states what it needs and writes its
+// score. It works on Device tensors only, so it runs wherever the model does. Policies are stateless and
 // thread-safe.
 #pragma once
 
@@ -49,8 +49,13 @@ class Policy {
   [[nodiscard]] virtual bool one_pass() const { return false; }          ///< must see the whole document at once
   /// What else can change the choice, as scaled integers: part of the cache id.
   [[nodiscard]] virtual std::map<std::string, std::int64_t> parameters() const { return {}; }
-  /// Writes k ascending candidate indices per row to `indices`, i32 [R, k].
-  virtual Status choose(const SelectionStep& step, const kernels::Tensor& indices) const = 0;
+  /// How much each candidate is worth keeping: f32 [R, C], higher is better, finite. Called only when k < C. Scores of
+  /// one row can be compared across calls for the same prompt, so a reader may choose among several passes' candidates
+  /// together.
+  virtual Result<kernels::Tensor> score(const SelectionStep& step) const = 0;
+
+  /// The choice: the k highest scores of each row, ties to the lower index, as ascending indices i32 [R, k].
+  Status choose(const SelectionStep& step, const kernels::Tensor& indices) const;
 };
 
 /// invalid_argument lists the names there are.
@@ -59,5 +64,8 @@ class Policy {
 
 /// score[g, j] of step 2 per KV head (Device::attention_mass): f32 [KV, C].
 [[nodiscard]] Result<kernels::Tensor> attention_mass(const SelectionStep& step);
+
+/// Scores made on the host as a tensor of the step's device: f32 [1, C].
+[[nodiscard]] Result<kernels::Tensor> to_device(const SelectionStep& step, const std::vector<float>& scores);
 
 }  // namespace finchkv::compressor

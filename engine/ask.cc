@@ -40,11 +40,27 @@ cache_store::CacheIdentity make_identity(const Prepared& p, const model::Model& 
   return id;
 }
 
+// An id promises who computed the bytes: the model that was fingerprinted, in the arithmetic that was asked for.
+Status check_model(const Prepared& p, const model::Model& model) {
+  if (model.transformer() == nullptr) return Status::internal("the model's weights were not loaded");
+  if (model.model_fingerprint() != p.identity.model_fingerprint ||
+      model.weights_fingerprint() != p.identity.weights_fingerprint) {
+    return Status::invalid_argument("the request was prepared for another model than the one that is to run it");
+  }
+  const bool fast = model.transformer()->device().numeric_class() == kernels::NumericClass::kFast;
+  if (fast != (p.identity.numeric == cache_store::NumericClass::kFast)) {
+    return Status::invalid_argument(
+        fmt::format("the request asks for {} arithmetic, but the model's device computes in another class",
+                    cache_store::numeric_class_name(p.identity.numeric)));
+  }
+  return Status::ok();
+}
+
 Result<KvSet> read_and_store(const Prepared& p, model::Model& model, cache_store::Store* store, bool replace,
                              const std::function<Status()>& weights, const compressor::Progress& progress,
                              Obtained& out) {
   FINCHKV_RETURN_IF_ERROR(weights());
-  if (model.transformer() == nullptr) return Status::internal("the model's weights were not loaded");
+  FINCHKV_RETURN_IF_ERROR(check_model(p, model));
   const auto start = clock::now();
   FINCHKV_ASSIGN_OR_RETURN(compressor::ReadResult read,
                            compressor::read_document(p.plan, *model.transformer(), progress));
@@ -102,6 +118,11 @@ Result<Obtained> obtain(const Prepared& p, model::Model& model, cache_store::Sto
       const auto start = clock::now();
       Result<KvSet> set = store->get(p.id);
       out.ms.reload = ms_since(start);
+      // An entry of another length than the plan's is not what this reading makes, whoever wrote it.
+      if (set.is_ok() && set->max_kept() != static_cast<std::uint64_t>(p.plan.budget)) {
+        set =
+            Status::corrupt(fmt::format("the entry keeps {} where {} were asked for", set->max_kept(), p.plan.budget));
+      }
       if (set.is_ok()) {
         out.hit = true;
         out.stored_bytes = found->stored_bytes;
@@ -123,9 +144,16 @@ Result<Obtained> obtain(const Prepared& p, model::Model& model, cache_store::Sto
 Result<Asked> ask(const Prepared& p, model::Model& model, cache_store::Store* store,
                   const std::function<Status()>& weights, const compressor::Progress& progress,
                   const model::GenerateOptions& generate) {
+  FINCHKV_RETURN_IF_ERROR(generate.validate());
+  if (generate.max_tokens > p.request.answer_tokens) {
+    return Status::invalid_argument(
+        fmt::format("max-tokens is {}, but the request was prepared with room for an answer of {}", generate.max_tokens,
+                    p.request.answer_tokens));
+  }
   Asked asked;
   FINCHKV_ASSIGN_OR_RETURN(asked.entry, obtain(p, model, store, weights, progress));
   FINCHKV_RETURN_IF_ERROR(weights());
+  FINCHKV_RETURN_IF_ERROR(check_model(p, model));
   const auto room = static_cast<std::int64_t>(p.request.prompt.size()) + generate.max_tokens;
   FINCHKV_ASSIGN_OR_RETURN(model::DecodeContext context,
                            model::DecodeContext::from_set(*model.transformer(), asked.entry.set, room));

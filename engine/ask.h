@@ -33,7 +33,7 @@ struct Request {
   std::string label;
   bool refresh = false;              ///< read again and replace the entry
   bool keep_document_tokens = true;  ///< store the document's ids beside the entry
-  std::int64_t answer_tokens = 0;    ///< room to leave for the answer; ask() sets it from generate
+  std::int64_t answer_tokens = 0;    ///< room to leave for the answer: at least the max_tokens given to ask()
 };
 
 /// A request with everything resolved: what will be done, and the name of its result. Owns its token ids.
@@ -76,7 +76,8 @@ struct Obtained {
 [[nodiscard]] Result<Obtained> obtain(const Prepared& prepared, model::Model& model, cache_store::Store* store,
                                       const std::function<Status()>& weights, const compressor::Progress& progress);
 
-/// obtain(), then the answer to the prompt.
+/// obtain(), then the answer to the prompt. invalid_argument when the model is another than prepare() was given, when
+/// its device computes in another class than the request asks for, or when max_tokens passes request.answer_tokens.
 struct Asked {
   Obtained entry;
   model::Answer answer;

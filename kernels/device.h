@@ -69,9 +69,10 @@ class Device {
   // -------------------------------------------------------------------------------------------------------------
   /// Uninitialised. resource_exhausted when there is no memory for it.
   [[nodiscard]] virtual Result<Tensor> empty(ElementType type, std::initializer_list<std::int64_t> shape) = 0;
-  virtual void upload(const void* host, const Tensor& to) = 0;  ///< dense `to`; host holds its elements
-  virtual void download(const Tensor& from, void* host) = 0;    ///< dense `from`; complete when it returns
-  virtual Status synchronize() = 0;                             ///< waits; the first failure since the last call
+  /// Dense `to`; host holds its elements, and may be reused as soon as this returns.
+  virtual void upload(const void* host, const Tensor& to) = 0;
+  virtual void download(const Tensor& from, void* host) = 0;  ///< dense `from`; complete when it returns
+  virtual Status synchronize() = 0;                           ///< waits; the first failure since the last call
 
   // --- weights
   // ------------------------------------------------------------------------------------------------------------

@@ -15,6 +15,8 @@ constexpr std::uint64_t kMostLayers = 4096;
 constexpr std::uint64_t kMostWidth = 1U << 20;
 constexpr std::uint64_t kMostVocab = 1U << 24;
 constexpr std::uint64_t kMostContext = 1ULL << 31;
+// A device's attention works on the query heads of one KV head side by side.
+constexpr std::int64_t kMostQueryHeadsPerKvHead = 128;
 
 Result<std::int64_t> count(const GgufFile& file, const std::string& key, std::uint64_t most) {
   const auto value = file.get_u64(key);
@@ -52,6 +54,10 @@ Result<ModelConfig> ModelConfig::from_gguf(const GgufFile& file) {
   if (c.n_heads % c.n_kv_heads != 0) {
     return Status::corrupt(
         fmt::format("{}: {} query heads cannot share {} KV heads evenly", file.path(), c.n_heads, c.n_kv_heads));
+  }
+  if (c.n_heads / c.n_kv_heads > kMostQueryHeadsPerKvHead) {
+    return Status::unsupported(fmt::format("{}: {} query heads share one KV head; at most {} are supported",
+                                           file.path(), c.n_heads / c.n_kv_heads, kMostQueryHeadsPerKvHead));
   }
   FINCHKV_ASSIGN_OR_RETURN(c.head_dim, count_or(file, p + ".attention.key_length", kMostWidth, c.hidden / c.n_heads));
   FINCHKV_ASSIGN_OR_RETURN(const std::int64_t value_dim,

@@ -38,6 +38,15 @@ Result<DecodeContext> DecodeContext::from_set(const Transformer& model, const Kv
         fmt::format("the entry says that its prompt starts at {}, but its longest layer keeps {}", set.next_position,
                     set.max_kept()));
   }
+  // Sets come from files too: a position is only believed inside the model's window.
+  const auto window = static_cast<std::uint64_t>(c.context_length);
+  if (append < 0 || set.next_position < set.max_kept() || set.next_position > window ||
+      static_cast<std::uint64_t>(append) > window - set.next_position) {
+    return Status::invalid_argument(
+        fmt::format("the entry keeps {} and its prompt starts at {}; with {} more tokens that does not fit the model's "
+                    "context window of {}",
+                    set.max_kept(), set.next_position, append, c.context_length));
+  }
   const auto base = static_cast<std::int64_t>(set.next_position);
   FINCHKV_ASSIGN_OR_RETURN(DecodeContext context, create(model, static_cast<std::int64_t>(set.max_kept()) + append));
   context.base_ = base;

@@ -17,8 +17,14 @@ class DecodeContext final : public AttentionContext {
   static Result<DecodeContext> create(const Transformer& model, std::int64_t capacity);
   /// A cache that starts with `set` and has room for `append` more tokens. The set's layers may keep different counts:
   /// shorter ones sit at the end of the longest, and appended tokens start at set.next_position.
-  /// invalid_argument when the set's shape or RoPE record is not this model's.
+  /// invalid_argument when the set's shape or RoPE record is not this model's, or it all passes the context window.
   static Result<DecodeContext> from_set(const Transformer& model, const KvSet& set, std::int64_t append);
+
+  // Copies would share the cache's memory and count apart.
+  DecodeContext(DecodeContext&&) = default;
+  DecodeContext& operator=(DecodeContext&&) = default;
+  DecodeContext(const DecodeContext&) = delete;
+  DecodeContext& operator=(const DecodeContext&) = delete;
 
   Status attend(std::int64_t layer, const kernels::Tensor& q, const kernels::Tensor& k, const kernels::Tensor& v,
                 const kernels::Tensor& out) override;

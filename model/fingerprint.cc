@@ -26,6 +26,15 @@ Result<std::string> stamp(const std::string& path) {
                      st.st_mtim.tv_nsec, st.st_ctim.tv_sec, st.st_ctim.tv_nsec);
 }
 
+Result<std::string> stamps(std::span<const std::string> paths) {
+  std::string all;
+  for (const std::string& path : paths) {
+    FINCHKV_ASSIGN_OR_RETURN(const std::string part, stamp(path));
+    all += (all.empty() ? "" : "+") + part;
+  }
+  return all;
+}
+
 // Lines of "stamp hex"; later lines win.
 std::optional<std::string> recall(const std::string& memory_path, const std::string& key) {
   std::ifstream in(memory_path);
@@ -57,11 +66,7 @@ Sha256 model_fingerprint(const ModelConfig& config, const Tokenizer& tokenizer) 
 
 Result<Sha256> weights_fingerprint(std::span<const std::string> part_paths, const std::string& memory_path,
                                    ThreadPool& pool) {
-  std::string key;
-  for (const std::string& path : part_paths) {
-    FINCHKV_ASSIGN_OR_RETURN(const std::string part, stamp(path));
-    key += (key.empty() ? "" : "+") + part;
-  }
+  FINCHKV_ASSIGN_OR_RETURN(const std::string key, stamps(part_paths));
   if (!memory_path.empty()) {
     if (const auto hex = recall(memory_path, key)) {
       if (const auto raw = from_hex(*hex)) {
@@ -84,6 +89,9 @@ Result<Sha256> weights_fingerprint(std::span<const std::string> part_paths, cons
     });
   }
   const Sha256 root = sha256(std::as_bytes(std::span(leaves)));
+  FINCHKV_ASSIGN_OR_RETURN(const std::string after, stamps(part_paths));
+  if (after != key)
+    return Status::unavailable(fmt::format("{} changed while it was read: try again", part_paths.front()));
   if (!memory_path.empty()) remember(memory_path, key, to_hex(root));
   return root;
 }

@@ -56,15 +56,20 @@ class AnswerText {
 
 }  // namespace
 
+Status GenerateOptions::validate() const {
+  FINCHKV_RETURN_IF_ERROR(sampler.validate());
+  if (max_tokens < 1) return Status::invalid_argument("max-tokens must be 1 or more");
+  if (std::any_of(stop.begin(), stop.end(), [](const std::string& s) { return s.empty(); })) {
+    return Status::invalid_argument("a stop string is empty; it would end every answer before it starts");
+  }
+  return Status::ok();
+}
+
 Result<Answer> generate(Transformer& model, const Tokenizer* tokenizer, DecodeContext& context,
                         std::span<const TokenId> prompt, const GenerateOptions& options) {
   using clock = std::chrono::steady_clock;
-  FINCHKV_RETURN_IF_ERROR(options.sampler.validate());
+  FINCHKV_RETURN_IF_ERROR(options.validate());
   if (prompt.empty()) return Status::invalid_argument("the prompt is empty; an answer needs at least one prompt token");
-  if (options.max_tokens < 1) return Status::invalid_argument("max-tokens must be 1 or more");
-  if (std::any_of(options.stop.begin(), options.stop.end(), [](const std::string& s) { return s.empty(); })) {
-    return Status::invalid_argument("a stop string is empty; it would end every answer before it starts");
-  }
   Sampler sampler(options.sampler);
   AnswerText text(options.stop);
   Answer answer;

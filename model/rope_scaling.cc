@@ -51,7 +51,7 @@ Status apply_divisors(const GgufFile& file, const GgufTensor& divisors, std::vec
   std::vector<float> values(freq.size());
   FINCHKV_RETURN_IF_ERROR(dequantize_rows(divisors, 0, divisors.rows(), values));
   for (std::size_t i = 0; i < freq.size(); ++i) {
-    if (!(values[i] > 0))
+    if (!(values[i] > 0) || !std::isfinite(values[i]))
       return Status::corrupt(
           fmt::format("{}: rope_freqs.weight[{}] is {}; it must be positive", file.path(), i, values[i]));
     freq[i] /= static_cast<double>(values[i]);
@@ -110,8 +110,12 @@ Result<RopeRecord> rope_from_gguf(const GgufFile& file, const std::string& prefi
       return Status::unsupported(fmt::format(
           "{}: RoPE scaling 'longrope' ({}) depends on the length and is not supported", file.path(), name));
   }
-  if (const GgufTensor* divisors = file.find_tensor("rope_freqs.weight"))
-    FINCHKV_RETURN_IF_ERROR(apply_divisors(file, *divisors, freq, rope));
+  const GgufTensor* divisors = file.find_tensor("rope_freqs.weight");
+  if (type == "llama3" && divisors == nullptr) {
+    return Status::corrupt(
+        fmt::format("{}: RoPE scaling 'llama3' needs the tensor rope_freqs.weight, which is missing", file.path()));
+  }
+  if (divisors != nullptr) FINCHKV_RETURN_IF_ERROR(apply_divisors(file, *divisors, freq, rope));
   rope.inv_freq.assign(freq.begin(), freq.end());
   return rope;
 }

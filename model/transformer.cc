@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <new>
 
 #include <fmt/format.h>
 
@@ -94,6 +95,15 @@ Status Transformer::Impl::embed(std::span<const TokenId> tokens, const Tensor& r
 
 Result<std::vector<float>> Transformer::forward(std::span<const TokenId> tokens, AttentionContext& context,
                                                 LogitRows rows) {
+  try {
+    return run(tokens, context, rows);
+  } catch (const std::bad_alloc&) {  // a device's scratch memory
+    return Status::resource_exhausted(fmt::format("no memory to run the model on {} tokens at once", tokens.size()));
+  }
+}
+
+Result<std::vector<float>> Transformer::run(std::span<const TokenId> tokens, AttentionContext& context,
+                                            LogitRows rows) {
   if (tokens.empty()) return Status::invalid_argument("there are no tokens to run the model on");
   Impl& m = *impl_;
   const ModelConfig& c = m.config;
@@ -148,6 +158,9 @@ Result<std::vector<float>> Transformer::forward(std::span<const TokenId> tokens,
     }
   }
   FINCHKV_RETURN_IF_ERROR(dev.synchronize());
+  if (!std::all_of(logits.begin(), logits.end(), [](float x) { return std::isfinite(x); })) {
+    return Status::corrupt("the model's logits are not finite numbers; its file is damaged, or its weights overflow");
+  }
   return logits;
 }
 

@@ -44,12 +44,13 @@ class Transformer {
   [[nodiscard]] float attention_scale() const;  ///< 1 / sqrt(head_dim)
 
   /// Runs the tokens through all layers. Logits f32 [rows, vocab] on the host: none, the last row's, or all rows'.
-  /// invalid_argument for ids outside the vocabulary.
+  /// invalid_argument for ids outside the vocabulary; corrupt when logits are not finite; resource_exhausted.
   Result<std::vector<float>> forward(std::span<const TokenId> tokens, AttentionContext& context, LogitRows rows);
 
  private:
   struct Impl;
   explicit Transformer(std::unique_ptr<Impl> impl);
+  Result<std::vector<float>> run(std::span<const TokenId> tokens, AttentionContext& context, LogitRows rows);
   std::unique_ptr<Impl> impl_;
 };
 

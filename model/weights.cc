@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cassert>
+#include <set>
+#include <string>
 
 #include <fmt/format.h>
 
@@ -28,7 +30,8 @@ class Loader {
  public:
   Loader(const GgufFile& file, kernels::Device& device) : file_(file), device_(device) {}
 
-  Result<const GgufTensor*> matrix(const std::string& name, std::int64_t in, std::int64_t out) const {
+  Result<const GgufTensor*> matrix(const std::string& name, std::int64_t in, std::int64_t out) {
+    used_.insert(name);
     const GgufTensor* t = file_.find_tensor(name);
     if (t == nullptr) return Status::corrupt(fmt::format("{}: the tensor {} is missing", file_.path(), name));
     if (!dequantize_rows(*t, 0, 0, {}).is_ok()) {
@@ -45,7 +48,7 @@ class Loader {
 
   // Several matrices of the same width stacked into one, in order.
   Result<kernels::LinearSource> stacked(const std::vector<std::pair<std::string, std::int64_t>>& parts,
-                                        std::int64_t in) const {
+                                        std::int64_t in) {
     kernels::LinearSource source;
     source.in = in;
     std::vector<const GgufTensor*> tensors;
@@ -77,12 +80,12 @@ class Loader {
 
   Result<std::unique_ptr<kernels::Linear>> linear(const std::vector<std::pair<std::string, std::int64_t>>& parts,
                                                   std::int64_t in,
-                                                  kernels::LinearUse use = kernels::LinearUse::kEveryRow) const {
+                                                  kernels::LinearUse use = kernels::LinearUse::kEveryRow) {
     FINCHKV_ASSIGN_OR_RETURN(const kernels::LinearSource source, stacked(parts, in));
     return device_.pack_linear(source, use);
   }
 
-  Result<Tensor> vector(const std::vector<std::pair<std::string, std::int64_t>>& parts) const {
+  Result<Tensor> vector(const std::vector<std::pair<std::string, std::int64_t>>& parts) {
     std::vector<float> values;
     for (const auto& [name, size] : parts) {
       FINCHKV_ASSIGN_OR_RETURN(const GgufTensor* t, matrix(name, size, 1));
@@ -95,7 +98,7 @@ class Loader {
     return out;
   }
 
-  Result<LayerWeights> layer(const ModelConfig& c, std::int64_t index) const {
+  Result<LayerWeights> layer(const ModelConfig& c, std::int64_t index) {
     const std::string p = fmt::format("blk.{}.", index);
     const std::int64_t q = c.n_heads * c.head_dim;
     const std::int64_t kv = c.n_kv_heads * c.head_dim;
@@ -120,9 +123,24 @@ class Loader {
     return w;
   }
 
+  // A tensor that the forward pass does not know (a bias, a scale, another norm) would change every result if it were
+  // used.
+  [[nodiscard]] Status nothing_left() const {
+    for (const GgufTensor& t : file_.tensors()) {
+      const bool counts = t.name.starts_with("blk.") || t.name.starts_with("output");
+      const bool derived = t.name.ends_with("attn_rot_embd.weight") || t.name.ends_with("rope_freqs.weight");
+      if (counts && !derived && !used_.contains(t.name)) {
+        return Status::unsupported(
+            fmt::format("{}: the tensor {} is not part of the supported model shapes", file_.path(), t.name));
+      }
+    }
+    return Status::ok();
+  }
+
  private:
   const GgufFile& file_;
   kernels::Device& device_;
+  std::set<std::string, std::less<>> used_;
 };
 
 }  // namespace
@@ -135,7 +153,7 @@ std::size_t Weights::bytes() const {
 }
 
 Result<Weights> load_weights(const GgufFile& file, const ModelConfig& config, kernels::Device& device) {
-  const Loader loader(file, device);
+  Loader loader(file, device);
   Weights w;
   for (std::int64_t l = 0; l < config.n_layers; ++l) {
     FINCHKV_ASSIGN_OR_RETURN(LayerWeights layer, loader.layer(config, l));
@@ -147,6 +165,7 @@ Result<Weights> load_weights(const GgufFile& file, const ModelConfig& config, ke
   // The embedding is read row by row while running: what could fail there is checked here.
   FINCHKV_ASSIGN_OR_RETURN([[maybe_unused]] const GgufTensor* embedding,
                            loader.matrix("token_embd.weight", config.hidden, config.vocab));
+  FINCHKV_RETURN_IF_ERROR(loader.nothing_left());
   return w;
 }
 

@@ -11,13 +11,12 @@ namespace {
 class Finch final : public Policy {
  public:
   std::string_view name() const override { return "finch"; }
-  Status choose(const SelectionStep& step, const kernels::Tensor& indices) const override {
+  Result<kernels::Tensor> score(const SelectionStep& step) const override {
     FINCHKV_ASSIGN_OR_RETURN(const kernels::Tensor mass, attention_mass(step));
-    FINCHKV_ASSIGN_OR_RETURN(const kernels::Tensor score,
+    FINCHKV_ASSIGN_OR_RETURN(const kernels::Tensor pooled,
                              step.device.empty(kernels::ElementType::kF32, {1, step.candidates}));
-    step.device.sum_rows(mass, score);
-    step.device.top_k(score, indices);
-    return Status::ok();
+    step.device.sum_rows(mass, pooled);
+    return pooled;
   }
 };
 

@@ -1,7 +1,6 @@
 // finch-head: finch's score, summed and chosen per KV head (over its own query heads only).
 //
-// Heads look at different things; measured on SmolLM2 (docs/architecture.md's source table) it keeps more of the answer
-// than one choice for all heads at every ratio.
+// Heads look at different things: one choice for all of them keeps what most like and loses what a few need.
 #include "compressor/policies/policies.h"
 
 namespace finchkv::compressor {
@@ -11,11 +10,7 @@ class FinchHead final : public Policy {
  public:
   std::string_view name() const override { return "finch-head"; }
   bool per_head() const override { return true; }
-  Status choose(const SelectionStep& step, const kernels::Tensor& indices) const override {
-    FINCHKV_ASSIGN_OR_RETURN(const kernels::Tensor mass, attention_mass(step));
-    step.device.top_k(mass, indices);
-    return Status::ok();
-  }
+  Result<kernels::Tensor> score(const SelectionStep& step) const override { return attention_mass(step); }
 };
 
 }  // namespace

@@ -9,7 +9,7 @@ class Full final : public Policy {
   std::string_view name() const override { return "full"; }
   bool uses_prompt() const override { return false; }
   bool keeps_everything() const override { return true; }
-  Status choose(const SelectionStep& step, const kernels::Tensor& /*indices*/) const override {
+  Result<kernels::Tensor> score(const SelectionStep& step) const override {
     return Status::internal("the policy full was asked to drop " + std::to_string(step.candidates - step.keep) +
                             " entries");
   }

@@ -1,5 +1,4 @@
 // random: a seeded uniform choice per layer and chunk. Ignores the prompt; the floor for all others.
-#include <algorithm>
 #include <vector>
 
 #include "compressor/policies/policies.h"
@@ -21,21 +20,14 @@ class Random final : public Policy {
   std::string_view name() const override { return "random"; }
   bool uses_prompt() const override { return false; }
   bool uses_seed() const override { return true; }
-  Status choose(const SelectionStep& step, const kernels::Tensor& indices) const override {
+  Result<kernels::Tensor> score(const SelectionStep& step) const override {
     std::uint64_t state = step.seed;
     for (const std::int64_t part : {step.layer, step.chunk_index})
       state = next(state) ^ static_cast<std::uint64_t>(part);
-    // Selection sampling (Knuth, TAOCP 3.4.2, algorithm S): ascending without a sort.
-    std::vector<std::int32_t> chosen;
-    std::int64_t need = step.keep;
-    for (std::int64_t j = 0; j < step.candidates && need > 0; ++j) {
-      const double u = static_cast<double>(next(state) >> 11) * 0x1p-53;
-      if (u * static_cast<double>(step.candidates - j) >= static_cast<double>(need)) continue;
-      chosen.push_back(static_cast<std::int32_t>(j));
-      --need;
-    }
-    step.device.upload(chosen.data(), indices);
-    return Status::ok();
+    // The k highest of independent uniform draws are a uniform choice of k.
+    std::vector<float> scores(static_cast<std::size_t>(step.candidates));
+    for (float& s : scores) s = static_cast<float>(next(state) >> 40) * 0x1p-24F;
+    return to_device(step, scores);
   }
 };
 

@@ -16,13 +16,12 @@ class SnapKv final : public Policy {
   bool per_head() const override { return true; }
   bool one_pass() const override { return true; }
   std::map<std::string, std::int64_t> parameters() const override { return {{"span_radius", kRadius}}; }
-  Status choose(const SelectionStep& step, const kernels::Tensor& indices) const override {
+  Result<kernels::Tensor> score(const SelectionStep& step) const override {
     FINCHKV_ASSIGN_OR_RETURN(const kernels::Tensor mass, attention_mass(step));
-    FINCHKV_ASSIGN_OR_RETURN(const kernels::Tensor score,
+    FINCHKV_ASSIGN_OR_RETURN(const kernels::Tensor pooled,
                              step.device.empty(kernels::ElementType::kF32, {step.n_kv_heads, step.candidates}));
-    step.device.span_mean(mass, step.origins, kRadius, 0.0F, score);
-    step.device.top_k(score, indices);
-    return Status::ok();
+    step.device.span_mean(mass, step.origins, kRadius, 0.0F, pooled);
+    return pooled;
   }
 };
 

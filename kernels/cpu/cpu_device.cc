@@ -74,7 +74,11 @@ class CpuDevice final : public Device {
 
   Result<Tensor> empty(ElementType type, std::initializer_list<std::int64_t> shape) override {
     std::size_t bytes = element_size(type);
-    for (const std::int64_t d : shape) bytes *= static_cast<std::size_t>(d);
+    for (const std::int64_t d : shape) {
+      if (d < 0 || __builtin_mul_overflow(bytes, static_cast<std::size_t>(d), &bytes)) {
+        return Status::resource_exhausted("no memory for a tensor of more bytes than there are addresses");
+      }
+    }
     auto data = allocate_shared_bytes(bytes);
     if (!data) return Status::resource_exhausted(fmt::format("no memory for a tensor of {} bytes", bytes));
     return Tensor(std::shared_ptr<void>(data), type, shape);

@@ -88,7 +88,9 @@ Status CpuLinear::pack_tiles(Workspace& ws, const LinearSource& rows) {
       tile.layout = ws.gemm(tile_shape(ws, row_tile(ws), tile.width));
       if (tile.layout == nullptr) return ws.failure;
       // The tile of a short prompt as well: compiling it belongs to loading, not to the first answer.
-      if (ws.gemm(tile_shape(ws, kRowTile, tile.width), tile.layout) == nullptr) return ws.failure;
+      if (row_tile(ws) != kRowTile && ws.gemm(tile_shape(ws, kRowTile, tile.width), tile.layout) == nullptr) {
+        return ws.failure;
+      }
       tile.packed = ws.weights.take(tile.layout->packed_bytes());
       tiles_.push_back(std::move(tile));
     }

@@ -7,6 +7,7 @@
 #include <chrono>
 #include <functional>
 #include <numeric>
+#include <stdexcept>
 #include <thread>
 #include <vector>
 
@@ -113,6 +114,20 @@ TEST_P(ThreadPools, SeveralCallersTakeTurns) {
   }
   for (std::thread& t : callers) t.join();
   EXPECT_EQ(total.load(), 4 * 500 * 45);
+}
+
+TEST_P(ThreadPools, WhatATaskThrowsReachesTheCaller) {
+  ThreadPool pool(GetParam());
+  for (int round = 0; round < 50; ++round) {
+    EXPECT_THROW(pool.run(100,
+                          [](std::int64_t i, int) {
+                            if (i == 40) throw std::runtime_error("task 40");
+                          }),
+                 std::runtime_error);
+    std::atomic<int> done{0};
+    pool.run(100, [&](std::int64_t, int) { ++done; });
+    EXPECT_EQ(done.load(), 100) << "the pool works on after a failure";
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Threads, ThreadPools, ::testing::Values(1, 2, 7));

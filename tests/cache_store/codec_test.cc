@@ -96,8 +96,6 @@ TEST(Codec, HostileHeadsAreCorrupt) {
   refused([](EntryHead& h) { h.next_position = 4; });
   refused([](EntryHead& h) { h.decoded = DType::kBF16; });
   refused([](EntryHead& h) { h.decoded = DType::kQ8; });
-  refused([](EntryHead& h) { h.key_form = static_cast<KeyForm>(7); });
-  refused([](EntryHead& h) { h.provenance = static_cast<Provenance>(7); });
   refused([](EntryHead& h) { h.rope.rotary_dims = 10; });
   refused([](EntryHead& h) { h.rope.inv_freq[0] = std::numeric_limits<float>::quiet_NaN(); });
   refused([](EntryHead& h) { h.rope.scaling.assign(1000, 'x'); });
@@ -147,6 +145,25 @@ TEST(Codec, ANewerHeadIsUnsupported) {
   const BlockDigest digest = block_digest(std::span(record).subspan(16));
   std::memcpy(record.data(), digest.data(), digest.size());
   EXPECT_EQ(decode_head_unbound(record).status().code(), StatusCode::kUnsupported);
+}
+
+TEST(Codec, ValuesOfANewerProgramAreUnsupported) {
+  auto entry = encode_entry(make_put({}, 1), PutId::random(), 1);
+  const auto unsupported = [&](const std::function<void(EntryHead&)>& change) {
+    EntryHead head = entry->head;
+    change(head);
+    auto record = encode_head(head);
+    EXPECT_EQ(decode_head_unbound(record).status().code(), StatusCode::kUnsupported);
+    EXPECT_TRUE(head_is_as_written(record));
+    record[40] ^= std::byte{1};
+    EXPECT_EQ(decode_head_unbound(record).status().code(), StatusCode::kCorrupt);
+    EXPECT_FALSE(head_is_as_written(record));
+  };
+  unsupported([](EntryHead& h) { h.decoded = static_cast<DType>(9); });
+  unsupported([](EntryHead& h) { h.key_form = static_cast<KeyForm>(7); });
+  unsupported([](EntryHead& h) { h.provenance = static_cast<Provenance>(7); });
+  unsupported([](EntryHead& h) { h.identity.storage = static_cast<DType>(9); });
+  unsupported([](EntryHead& h) { h.identity.kind = static_cast<EntryKind>(9); });
 }
 
 TEST(Codec, OriginsThatDoNotAscendAreCorrupt) {

@@ -167,6 +167,21 @@ TEST(Identity, DecodeRefusesOtherVersions) {
   EXPECT_EQ(decode_identity(canonical_encoding(id)).status().code(), StatusCode::kUnsupported);
 }
 
+TEST(Identity, ValuesOfANewerProgramAreUnsupported) {
+  const std::vector<std::function<void(CacheIdentity&)>> changes = {
+      [](CacheIdentity& i) { i.kind = static_cast<EntryKind>(9); },
+      [](CacheIdentity& i) { i.numeric = static_cast<NumericClass>(9); },
+      [](CacheIdentity& i) { i.storage = static_cast<DType>(9); },
+  };
+  for (const auto& change : changes) {
+    CacheIdentity id = full_identity();
+    change(id);
+    const Status status = decode_identity(canonical_encoding(id)).status();
+    EXPECT_EQ(status.code(), StatusCode::kUnsupported) << status.message();
+    EXPECT_NE(status.message().find('9'), std::string::npos) << status.message();
+  }
+}
+
 TEST(Identity, ValidateNamesTheField) {
   const auto refused = [](const std::function<void(CacheIdentity&)>& change, const std::string& word) {
     CacheIdentity id = full_identity();
@@ -184,6 +199,7 @@ TEST(Identity, ValidateNamesTheField) {
   refused([](CacheIdentity& i) { i.policy = std::string("a\0b", 3); }, "policy");
   refused([](CacheIdentity& i) { i.parameters[std::string(65, 'x')] = 1; }, "parameter");
   refused([](CacheIdentity& i) { i.doc_tokens = 0; }, "document");
+  refused([](CacheIdentity& i) { i.doc_tokens = std::uint64_t{1} << 31; }, "document");
   refused([](CacheIdentity& i) { i.keep = 0; }, "keep");
   refused([](CacheIdentity& i) { i.prompt_tokens = 0; }, "prompt");
   refused([](CacheIdentity& i) { i.kind = EntryKind::kDocument; }, "prompt");

@@ -179,6 +179,21 @@ TEST_F(RocksDbDamage, ADamagedHeadCanBeListedRemovedAndReplaced) {
   EXPECT_EQ(opened.host->gc()->puts, 1U);
 }
 
+TEST_F(RocksDbDamage, ANewerProgramsHeadKeepsItsBlocks) {
+  const auto [key, value] = raw(RawStore::kHeads)[0];
+  const auto blocks = raw(RawStore::kBlocks);
+  EntryHead head = *decode_head_unbound(std::as_bytes(std::span(value)));
+  head.provenance = static_cast<Provenance>(7);
+  const auto record = encode_head(head);
+  RawStore(scratch_.store()).put(RawStore::kHeads, key, {reinterpret_cast<const char*>(record.data()), record.size()});
+  {
+    const Opened opened = open(scratch_.store());
+    EXPECT_EQ(opened.store->get(id_).status().code(), StatusCode::kUnsupported);
+    EXPECT_EQ(opened.host->gc().status().code(), StatusCode::kUnsupported);
+  }
+  EXPECT_EQ(raw(RawStore::kBlocks), blocks);
+}
+
 fs::path log_of(const std::string& directory) {
   fs::path largest;
   for (const auto& entry : fs::directory_iterator(directory)) {

@@ -109,6 +109,24 @@ TEST(RocksDbDirectory, AnInterruptedFirstOpeningGoesOn) {
   EXPECT_TRUE(open(scratch.store()).store->put(make_put({}, 1)).is_ok());
 }
 
+TEST(RocksDbDirectory, AnOpeningThatMadeOneFamilyGoesOn) {
+  ScratchDirectory scratch;
+  {
+    rocksdb::Options options;
+    options.create_if_missing = true;
+    rocksdb::DB* db = nullptr;
+    ASSERT_TRUE(rocksdb::DB::Open(options, scratch.store(), &db).ok());
+    delete db;
+  }
+  write_file(fs::path(scratch.store()) / "finchkv.store", "finchkv store\nformat 1\n");
+  RocksDbOptions reading;
+  reading.mode = RocksDbOptions::Mode::kRead;
+  EXPECT_EQ(open_status(scratch.store(), reading).code(), StatusCode::kNotFound);
+  const PutRequest request = make_put({}, 1);
+  { ASSERT_TRUE(open(scratch.store()).store->put(request).is_ok()); }
+  expect_same_set(*open_reader(scratch.store()).store->get(cache_id(request.identity, {})), request.set);
+}
+
 TEST(RocksDbDirectory, OpeningsDoNotPileUpLogs) {
   ScratchDirectory scratch;
   const CacheId id = open(scratch.store()).store->put(make_put({}, 1))->id;

@@ -6,8 +6,10 @@
 #include <map>
 #include <set>
 
+#include "cache_store/codec.h"
 #include "cache_store/rocksdb_store.h"
 #include "cache_store/safetensors.h"
+#include "tests/cache_store/raw_store.h"
 #include "tests/cli/command.h"
 #include "tests/test_data.h"
 
@@ -158,6 +160,9 @@ TEST_F(Cli, WrongUsageIsTwo) {
   expect_refused(on_tokens("ask") + Arguments{"--kv-dtype", "f8"}, 2, "f8");
   expect_refused(on_tokens("ask") + Arguments{"--temperature", "-1"}, 2, "temperature");
   expect_refused(on_tokens("ask") + Arguments{"--tenant", "acme"}, 2, "--tenant-key-file");
+  Arguments twice = on_tokens("ask") + Arguments{"--score-tokens", "-"};
+  *std::find(twice.begin(), twice.end(), path("doc.json")) = "-";
+  expect_refused(twice, 2, "--doc-tokens - and --score-tokens -");
   expect_refused({"ls"}, 2, "--store");
   expect_refused({"ls", "--store", "http://example"}, 2, "--store");
 }
@@ -234,7 +239,9 @@ TEST_F(Cli, ExportsAndImports) {
 
 TEST_F(Cli, RemovedEntriesAreNotFound) {
   const std::string id = compress();
-  ASSERT_EQ(run(in_store({"rm", id.substr(0, 6)})).status, 0);
+  const Ran removed = run(in_store({"rm", id.substr(0, 6), id}));  // twice the same one
+  EXPECT_EQ(removed.status, 0) << removed.err;
+  EXPECT_EQ(removed.out, "removed " + id + "\n");
   expect_refused(in_store({"rm", id}), 3, id.substr(0, 12));
   expect_refused(in_store({"show", id}), 3, id.substr(0, 12));
   EXPECT_EQ(run(in_store({"gc"})).status, 0);
@@ -295,11 +302,60 @@ TEST_F(Cli, ADamagedEntryIsToldAndReadAgain) {
   ASSERT_EQ(verified.json()["corrupt"].size(), 1U) << verified.err;
   EXPECT_EQ(verified.json()["corrupt"][0]["id"], id);
   expect_refused(in_store({"export", id, path("two.safetensors")}), 4, id);
+  // A copy of the store, for the import below: another way to repair it.
+  std::filesystem::copy(path("store"), path("imported"));
+  const auto import = [&] { return run({"import", path("one.safetensors"), "--store", path("imported")}); };
+  const Ran replaced = import();
+  EXPECT_EQ(replaced.status, 0) << replaced.err;
+  EXPECT_NE(replaced.err.find("replaced"), std::string::npos) << replaced.err;
+  EXPECT_NE(import().err.find("already there"), std::string::npos);
+  EXPECT_EQ(run({"verify", "--store", path("imported")}).status, 0);
+
   const auto after = run(on_tokens("ask") + Arguments{"--json"}).json();
   ASSERT_TRUE(after.is_object());
   EXPECT_EQ(after["hit"], false);
   EXPECT_EQ(after["answer_tokens"], before["answer_tokens"]);
   EXPECT_EQ(run(in_store({"verify"})).status, 0);
+}
+
+TEST_F(Cli, VerifyGoesOnPastWhatItCannotRead) {
+  const std::string newer = compress();
+  ASSERT_EQ(run(on_tokens("compress") + Arguments{"--policy", "finch"}).status, 0);
+  {
+    cache_store::testing::RawStore raw(path("store"));
+    for (const auto& [key, value] : raw.all(raw.kHeads)) {
+      auto head = cache_store::decode_head_unbound(std::as_bytes(std::span(value)));
+      if (!head.is_ok() || cache_store::cache_id(head->identity, {}).hex() != newer) continue;
+      head->provenance = static_cast<cache_store::Provenance>(7);
+      const auto record = cache_store::encode_head(*head);
+      raw.put(raw.kHeads, key, {reinterpret_cast<const char*>(record.data()), record.size()});
+    }
+  }
+  const Ran verified = run(in_store({"verify", "--json"}));
+  EXPECT_EQ(verified.status, 1) << verified.err;
+  const auto out = verified.json();
+  ASSERT_TRUE(out.is_object());
+  EXPECT_EQ(out["checked"], 1);
+  EXPECT_TRUE(out["corrupt"].empty());
+  ASSERT_EQ(out["unread"].size(), 1U);
+  EXPECT_EQ(out["unread"][0]["id"], newer);
+}
+
+TEST_F(Cli, AFullDiskStillAnswersWhatIsThere) {
+  compress();
+  // No file may grow: to the store the same as a disk without room. The answer goes through a pipe.
+  const auto on_full_disk = [&](const std::string& more) {
+    std::string line = "(ulimit -f 0; trap '' XFSZ; " FINCHKV_BIN_DIR "/finchkv";
+    for (const std::string& argument : on_tokens("ask")) line += " '" + argument + "'";
+    line += " --json " + more + " 2>&1) </dev/null | cat >'" + path("told") + "'";
+    EXPECT_EQ(std::system(line.c_str()), 0);
+    return read_file(path("told"));
+  };
+  const std::string hit = on_full_disk("--quiet");
+  EXPECT_NE(hit.find("\"hit\":true"), std::string::npos) << hit;
+  const std::string miss = on_full_disk("--policy finch");
+  EXPECT_NE(miss.find("disk is full"), std::string::npos) << miss;
+  EXPECT_EQ(miss.find("waiting"), std::string::npos) << miss;
 }
 
 TEST_F(Cli, BesideAWriterHitsAreServedAndMissesWait) {
@@ -323,6 +379,11 @@ TEST_F(Cli, TenantsDoNotSeeEachOther) {
   EXPECT_NE(theirs["id"], id);
   EXPECT_EQ(run(in_store({"ls", "--json"}) + tenant).json()["entries"].size(), 1U);
   expect_refused(in_store({"show", id}) + tenant, 3, id.substr(0, 12));
+  // The key from a pipe, which gives it once.
+  const Arguments piped = {"--json", "--tenant", "acme", "--tenant-key-file", "-"};
+  const auto again = run(on_tokens("compress") + piped, read_file(path("key"))).json();
+  ASSERT_TRUE(again.is_object());
+  EXPECT_EQ(again["hit"], true);
 }
 
 TEST_F(Cli, ShowDrawsAndWritesAPage) {

@@ -85,6 +85,16 @@ TEST(HtmlPage, WithoutTextShowsPositionsAndSaysWhy) {
   EXPECT_TRUE(contains(html, "title=\"token 3: in 1 of 2\""));
 }
 
+TEST(HtmlPage, AHugeDocumentWithoutTextHasItsMapOnly) {
+  PageInput page = small_page();
+  page.token_texts.reset();
+  page.doc_tokens = (std::uint64_t{1} << 31) - 1;
+  const std::string html = render(page);
+  EXPECT_TRUE(contains(html, "too much for a page"));
+  EXPECT_TRUE(contains(html, "</html>"));
+  EXPECT_LT(html.size(), std::size_t{1} << 20);
+}
+
 TEST(HtmlPage, RefusesOriginsPastTheDocument) {
   PageInput page = small_page();
   page.origins[1].push_back(4);

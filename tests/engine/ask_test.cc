@@ -82,6 +82,7 @@ class AskTest : public ::testing::Test {
     request.kv_dtype = DType::kF32;
     request.numeric = cache_store::NumericClass::kReference;
     request.label = "a label";
+    request.answer_tokens = 32;
     generate.max_tokens = 6;
     host = cache_store::make_memory_store();
     auto view = host->view({});
@@ -324,6 +325,23 @@ TEST_F(AskTest, AnEmptyPromptCannotBeAnswered) {
   request.policy = "streaming";
   request.prompt.clear();
   EXPECT_EQ(run(store.get()).status().code(), StatusCode::kInvalidArgument);
+}
+
+TEST_F(AskTest, ArithmeticOfAnotherClassIsRefused) {
+  request.numeric = cache_store::NumericClass::kFast;  // the model of this test computes in f32
+  const auto result = run(store.get());
+  ASSERT_FALSE(result.is_ok());
+  EXPECT_EQ(result.status().code(), StatusCode::kInvalidArgument);
+  EXPECT_NE(result.status().message().find("fast"), std::string::npos) << result.status().message();
+  EXPECT_EQ(store->puts, 0);
+}
+
+TEST_F(AskTest, AnAnswerLongerThanWasPreparedForIsRefused) {
+  generate.max_tokens = request.answer_tokens + 1;
+  const auto result = run(store.get());
+  ASSERT_FALSE(result.is_ok());
+  EXPECT_EQ(result.status().code(), StatusCode::kInvalidArgument);
+  EXPECT_EQ(store->puts, 0) << "the document was read before the request was judged";
 }
 
 TEST_F(AskTest, TheAnswerIsTheGoldenOne) {

@@ -180,5 +180,15 @@ TEST(ModelConfig, CanonicalTellsEveryNumberApart) {
   EXPECT_NE(config_of(TinyGguf("qwen2"))->canonical(), before);
 }
 
+TEST(ModelConfig, TooManyQueryHeadsForOneKvHead) {
+  TinyGguf tiny;
+  tiny.keys["llama.attention.head_count"] = std::uint64_t{256};
+  tiny.keys["llama.attention.head_count_kv"] = std::uint64_t{1};
+  const auto config = config_of(tiny);
+  ASSERT_FALSE(config.is_ok());
+  EXPECT_EQ(config.status().code(), StatusCode::kUnsupported);
+  EXPECT_NE(config.status().message().find("256"), std::string::npos) << config.status().message();
+}
+
 }  // namespace
 }  // namespace finchkv::model

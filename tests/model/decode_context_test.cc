@@ -305,6 +305,12 @@ TEST_P(DecodeContextTest, SetsOfAnotherModelAreRefused) {
   KvSet position = good;
   position.next_position += 1;
   EXPECT_NE(refused(position).find("11"), std::string::npos);
+  for (const std::uint64_t far : {std::uint64_t{1} << 40, std::uint64_t{1} << 63, ~std::uint64_t{0}}) {
+    KvSet rotated = good;  // a file may say anything
+    rotated.key_form = KeyForm::kRotated;
+    rotated.next_position = far;
+    EXPECT_NE(refused(rotated).find("context window"), std::string::npos);
+  }
   KvSet broken = good;
   broken.layers[1].values = broken.layers[1].values.first(8);
   refused(broken);

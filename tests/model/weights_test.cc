@@ -131,6 +131,14 @@ TEST(Weights, TypesThatCannotBeReadAreNamed) {
 }
 
 // Q, K and V of different types stand in one matrix.
+TEST(Weights, TensorsThatThePassDoesNotKnowAreNamed) {
+  for (const char* name : {"blk.0.attn_output.bias", "blk.0.ffn_down.bias", "blk.0.attn_k.bias", "output.bias"}) {
+    TinyGguf tiny;
+    tiny.floats(name, {32}, std::vector<float>(32));
+    expect_refused(tiny, StatusCode::kUnsupported, {name});
+  }
+}
+
 TEST(Weights, MixedTypesInOneMatrix) {
   TinyGguf tiny;
   TinyGguf::Tensor& k = tiny.tensors["blk.0.attn_k.weight"];
