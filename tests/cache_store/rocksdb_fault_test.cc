@@ -7,6 +7,7 @@
 #include <rocksdb/file_system.h>
 
 #include "cache_store/codec.h"
+#include "cache_store/head_codec.h"
 #include "tests/cache_store/raw_store.h"
 #include "tests/cache_store/rocksdb_open.h"
 #include "tests/cache_store/sets.h"

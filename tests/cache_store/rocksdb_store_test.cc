@@ -9,6 +9,7 @@
 #include <gtest/gtest.h>
 #include <rocksdb/db.h>
 
+#include "cache_store/rocksdb_status.h"
 #include "tests/cache_store/rocksdb_open.h"
 #include "tests/cache_store/sets.h"
 
@@ -146,6 +147,16 @@ TEST(RocksDbLock, TheSecondWriterIsToldWhoHasIt) {
   EXPECT_EQ(second.code(), StatusCode::kUnavailable);
   EXPECT_NE(second.message().find("process " + std::to_string(getpid())), std::string::npos) << second.message();
   EXPECT_TRUE(first.store->put(make_put({}, 1)).is_ok());
+}
+
+TEST(RocksDbLock, OnlyRocksDbsOwnWordsMeanALock) {
+  const auto told = [](const rocksdb::Status& status) { return from_rocksdb(status, "kv", "reading its blocks"); };
+  const Status locked = told(rocksdb::Status::IOError("While lock file: kv/LOCK: Resource temporarily unavailable"));
+  EXPECT_EQ(locked.code(), StatusCode::kUnavailable);
+  EXPECT_NE(locked.message().find("another program"), std::string::npos) << locked.message();
+  const Status refused = told(rocksdb::Status::IOError("While pread: /mnt/blocks/clock/000009.blob: EIO"));
+  EXPECT_EQ(refused.message().find("another program"), std::string::npos) << refused.message();
+  EXPECT_EQ(told(rocksdb::Status::PathNotFound("/mnt/blocks/000009.blob")).code(), StatusCode::kCorrupt);
 }
 
 TEST(RocksDbLock, AWriterWaits) {

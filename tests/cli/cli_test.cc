@@ -7,6 +7,7 @@
 #include <set>
 
 #include "cache_store/codec.h"
+#include "cache_store/head_codec.h"
 #include "cache_store/rocksdb_store.h"
 #include "cache_store/safetensors.h"
 #include "tests/cache_store/raw_store.h"
