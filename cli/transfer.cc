@@ -63,7 +63,7 @@ Status run_import(const TransferOptions& o) {
 }
 
 CLI::App* add_verb(CLI::App& app, Session& session, const char* name, const char* about, bool writes, bool has_id,
-                   Status (*run)(const TransferOptions&), std::shared_ptr<TransferOptions> options) {
+                   Status (*run)(const TransferOptions&), const std::shared_ptr<TransferOptions>& options) {
   CLI::App* verb = app.add_subcommand(name, about);
   if (has_id) {
     verb->add_option("id", options->id, "The entry's id, or enough of its first digits")->type_name("ID")->required();

@@ -58,7 +58,10 @@ struct GgufTensor {
   std::span<const std::byte> data;  ///< encoded bytes
   [[nodiscard]] std::uint64_t elements() const;
   [[nodiscard]] std::uint64_t row_length() const { return dims.empty() ? 0 : dims[0]; }
-  [[nodiscard]] std::uint64_t rows() const { return row_length() == 0 ? 0 : elements() / row_length(); }
+  [[nodiscard]] std::uint64_t rows() const {
+    const std::uint64_t length = row_length();
+    return length == 0 ? 0 : elements() / length;
+  }
 };
 
 class GgufFile {

@@ -177,7 +177,7 @@ void CpuLinear::few_rows(Workspace& ws, const Tensor& x, std::int64_t row, float
   const std::int64_t blocks = (out_ + Q8Block16::kRows - 1) / Q8Block16::kRows;
   const std::int64_t block_bytes = groups * narrow_group_bytes_;
   // About 64 KiB a task: small enough to share out, large enough that taking the next one costs nothing.
-  const std::int64_t per_task = std::max<std::int64_t>(1, 65536 / block_bytes);
+  const std::int64_t per_task = std::max<std::int64_t>(1, 65536 / std::max<std::int64_t>(1, block_bytes));
   ws.rows(blocks, per_task, [&](std::int64_t first, std::int64_t n, int) {
     float tail[Q8Block16::kRows];
     const std::int64_t whole = std::min(n, out_ / Q8Block16::kRows - first);
