@@ -17,6 +17,9 @@ Tensor dense_prefix(const Tensor& t, std::int64_t rows, std::int64_t columns) {
   return t.reshape({t.elements()}).slice(0, 0, rows * columns).reshape({rows, columns});
 }
 
+// Origins [R, n] in the form that Device::copy takes: [R, 1, n].
+Tensor as_rows(const Tensor& t) { return t.split_last(t.dim(1), 1).transpose(1, 2); }
+
 }  // namespace
 
 Result<ChunkContext> ChunkContext::create(const Plan& plan, const model::Transformer& model) {
@@ -90,7 +93,6 @@ Status ChunkContext::select(Layer& layer, std::int64_t index, const Tensor& quer
   const std::int64_t keep = std::min(candidates, plan_.keep_after(start_ + size_));
   const Tensor origins = dense_prefix(origins_, rows_, candidates);
   if (kept_ > 0) {
-    const auto as_rows = [&](const Tensor& t) { return t.split_last(t.dim(1), 1).transpose(1, 2); };  // [R, 1, n]
     dev.copy(as_rows(layer.origins.slice(1, 0, kept_)), as_rows(origins.slice(1, 0, kept_)));
   }
   const Tensor kept_keys = layer.keys.slice(1, 0, keep);
@@ -99,7 +101,6 @@ Status ChunkContext::select(Layer& layer, std::int64_t index, const Tensor& quer
   if (keep == candidates) {  // nothing falls out: only the new ones are appended
     dev.copy(plain_keys_.slice(1, kept_, size_), layer.keys.slice(1, kept_, size_));
     dev.copy(values_.slice(1, kept_, size_), layer.values.slice(1, kept_, size_));
-    const auto as_rows = [&](const Tensor& t) { return t.split_last(t.dim(1), 1).transpose(1, 2); };
     dev.copy(as_rows(origins.slice(1, kept_, size_)), as_rows(layer.origins.slice(1, kept_, size_)));
     return Status::ok();
   }
