@@ -43,9 +43,10 @@ class LazyModel {
   Status weights() {
     if (model_->transformer() != nullptr) return Status::ok();
     const auto start = clock::now();
-    FINCHKV_ASSIGN_OR_RETURN(
-        std::shared_ptr<kernels::Device> device,
-        kernels::make_cpu_device({.numeric_class = options_.numeric_class(), .threads = options_.threads}));
+    FINCHKV_ASSIGN_OR_RETURN(std::shared_ptr<kernels::Device> device,
+                             kernels::open_device({.choice = options_.device_choice(),
+                                                   .numeric_class = options_.numeric_class(),
+                                                   .threads = options_.threads}));
     FINCHKV_RETURN_IF_ERROR(model_->load_weights(std::move(device)));
     ms_ += ms_between(start, clock::now());
     return Status::ok();

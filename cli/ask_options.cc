@@ -143,6 +143,11 @@ kernels::NumericClass AskOptions::numeric_class() const {
   return compute == "f32" ? kernels::NumericClass::kReference : kernels::NumericClass::kFast;
 }
 
+kernels::DeviceChoice AskOptions::device_choice() const {
+  if (device == "cpu") return kernels::DeviceChoice::kCpu;
+  return device == "cuda" ? kernels::DeviceChoice::kCuda : kernels::DeviceChoice::kAuto;
+}
+
 DType AskOptions::storage_dtype() const {
   if (kv_dtype.empty()) return compute == "f32" ? DType::kF32 : DType::kBF16;
   return dtype_from_name(kv_dtype).value_or(DType::kBF16);  // the parser let only names through
@@ -188,11 +193,7 @@ Status check_ask_options(const AskOptions& o) {
     return reader.status();
   }
   if (o.passage && o.reader != "passages") return Status::invalid_argument("--passage goes with --read passages");
-  FINCHKV_RETURN_IF_ERROR(compressor::find_policy(o.policy).status());
-  if (o.device == "cuda") {
-    return Status::unsupported("--device cuda: this finchkv was built without CUDA; use cpu or auto");
-  }
-  return Status::ok();
+  return compressor::find_policy(o.policy).status();
 }
 
 }  // namespace finchkv::cli

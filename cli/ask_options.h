@@ -52,6 +52,7 @@ struct AskOptions {
 
   [[nodiscard]] bool text_mode() const { return doc.has_value(); }
   [[nodiscard]] kernels::NumericClass numeric_class() const;
+  [[nodiscard]] kernels::DeviceChoice device_choice() const;
   [[nodiscard]] DType storage_dtype() const;
 };
 

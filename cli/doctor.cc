@@ -63,6 +63,11 @@ void check_processor(Findings& findings) {
   }
 }
 
+void check_gpu(Findings& findings) {
+  const auto device = kernels::make_cuda_device({});
+  findings.good("gpu", device.is_ok() ? (*device)->description() : "none in use: " + device.status().message());
+}
+
 void check_memory_file(Findings& findings) {
   const std::string path = fingerprint_memory_path();
   if (path.empty()) {
@@ -140,6 +145,7 @@ Status run_doctor(const DoctorOptions& o) {
   findings.good("version", fmt::format("finchkv {}, compiled by {} with C++{}", FINCHKV_VERSION, FINCHKV_COMPILER,
                                        __cplusplus / 100 % 100));
   check_processor(findings);
+  check_gpu(findings);
   check_memory_file(findings);
   if (!o.store.url.empty()) check_store(findings, o.store);
   if (!o.model.empty()) check_model(findings, o.model);

@@ -81,8 +81,13 @@ class Device {
   [[nodiscard]] virtual Result<std::unique_ptr<Linear>> pack_gated(const LinearSource& gate,
                                                                    const LinearSource& up) = 0;
 
+  /// A table to look rows up in for embed(); an empty tensor from devices that leave looking up to the host.
+  [[nodiscard]] virtual Result<Tensor> pack_embedding(const LinearSource& table) = 0;
+
   // --- layers
   // -------------------------------------------------------------------------------------------------------------
+  /// y[i] = row ids[i] of a table from pack_embedding().  ids within the table, y f32 [n, width].
+  [[nodiscard]] virtual Status embed(const Tensor& table, std::span<const std::int32_t> ids, const Tensor& y) = 0;
   /// y = x / rms(x) * w.  x f32 [n, d] or strided [n, heads, d]; w f32 [d]; y the same shape, f32 or activations; may
   /// be x.
   virtual void rms_norm(const Tensor& x, const Tensor& w, float eps, const Tensor& y) = 0;
@@ -134,5 +139,27 @@ struct CpuOptions {
 };
 
 [[nodiscard]] Result<std::unique_ptr<Device>> make_cpu_device(const CpuOptions& options);
+
+struct CudaOptions {
+  NumericClass numeric_class = NumericClass::kFast;
+  int ordinal = 0;  ///< which GPU, as CUDA counts them
+  int threads = 0;  ///< for making weights ready; 0: one per processor this process may use
+  /// `fast` only: weights inside the layers, and what they are multiplied with, in 8 bits (e4m3, a scale per row).
+  bool eight_bits = false;
+};
+
+/// unavailable when there is no usable GPU or NVIDIA's libraries are missing, unsupported when built without CUDA.
+[[nodiscard]] Result<std::unique_ptr<Device>> make_cuda_device(const CudaOptions& options);
+
+/// `auto` takes the GPU where there is a usable one, and the CPU elsewhere.
+enum class DeviceChoice : std::uint8_t { kAuto, kCpu, kCuda };
+
+struct DeviceOptions {
+  DeviceChoice choice = DeviceChoice::kAuto;
+  NumericClass numeric_class = NumericClass::kFast;
+  int threads = 0;
+};
+
+[[nodiscard]] Result<std::unique_ptr<Device>> open_device(const DeviceOptions& options);
 
 }  // namespace finchkv::kernels

@@ -45,6 +45,7 @@ Transformer::Transformer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Transformer::~Transformer() = default;
 const ModelConfig& Transformer::config() const { return impl_->config; }
 kernels::Device& Transformer::device() const { return *impl_->device; }
+const Weights& Transformer::weights() const { return impl_->weights; }
 std::size_t Transformer::weight_bytes() const { return impl_->weights.bytes(); }
 float Transformer::attention_scale() const { return 1.0F / std::sqrt(static_cast<float>(impl_->config.head_dim)); }
 
@@ -53,6 +54,18 @@ Result<std::unique_ptr<Transformer>> Transformer::load(std::shared_ptr<const Ggu
   auto impl = std::make_unique<Impl>();
   FINCHKV_ASSIGN_OR_RETURN(impl->weights, load_weights(*file, config, *device));
   impl->file = std::move(file);
+  impl->config = config;
+  impl->device = std::move(device);
+  return std::unique_ptr<Transformer>(new Transformer(std::move(impl)));
+}
+
+Result<std::unique_ptr<Transformer>> Transformer::create(const ModelConfig& config, Weights weights,
+                                                         std::shared_ptr<kernels::Device> device) {
+  if (weights.embedding.empty() || static_cast<std::int64_t>(weights.layers.size()) != config.n_layers) {
+    return Status::invalid_argument("weights without a file need an embedding table, and as many layers as the config");
+  }
+  auto impl = std::make_unique<Impl>();
+  impl->weights = std::move(weights);
   impl->config = config;
   impl->device = std::move(device);
   return std::unique_ptr<Transformer>(new Transformer(std::move(impl)));
@@ -75,17 +88,19 @@ Result<Activations*> Transformer::Impl::reserve(std::int64_t rows) {
   return &act;
 }
 
-// Embedding rows are read from the file as they are needed: a table in f32 would be the largest tensor of a small
-// model.
+// Where the device has no table, rows are read from the file as they are needed.
 Status Transformer::Impl::embed(std::span<const TokenId> tokens, const Tensor& residual) {
-  const GgufTensor& table = *file->find_tensor("token_embd.weight");
-  const auto width = static_cast<std::size_t>(config.hidden);
-  embedded.resize(tokens.size() * width);
   for (std::size_t i = 0; i < tokens.size(); ++i) {
     if (tokens[i] < 0 || tokens[i] >= config.vocab) {
       return Status::invalid_argument(
           fmt::format("token id {} at place {} is outside the vocabulary of {}", tokens[i], i, config.vocab));
     }
+  }
+  if (!weights.embedding.empty()) return device->embed(weights.embedding, tokens, residual);
+  const GgufTensor& table = *file->find_tensor("token_embd.weight");
+  const auto width = static_cast<std::size_t>(config.hidden);
+  embedded.resize(tokens.size() * width);
+  for (std::size_t i = 0; i < tokens.size(); ++i) {
     FINCHKV_RETURN_IF_ERROR(dequantize_rows(table, static_cast<std::uint64_t>(tokens[i]), 1,
                                             std::span(embedded).subspan(i * width, width)));
   }

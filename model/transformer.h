@@ -31,15 +31,21 @@ class AttentionContext {
 
 enum class LogitRows : std::uint8_t { kNone, kLast, kAll };
 
+struct Weights;
+
 class Transformer {
  public:
   /// corrupt (missing tensors, wrong shapes), unsupported (tensor types by name), resource_exhausted.
   static Result<std::unique_ptr<Transformer>> load(std::shared_ptr<const GgufFile> file, const ModelConfig& config,
                                                    std::shared_ptr<kernels::Device> device);
+  /// A model whose weights did not come from a file: `weights` must fit `config` and hold an embedding table.
+  static Result<std::unique_ptr<Transformer>> create(const ModelConfig& config, Weights weights,
+                                                     std::shared_ptr<kernels::Device> device);
   ~Transformer();
 
   [[nodiscard]] const ModelConfig& config() const;
   [[nodiscard]] kernels::Device& device() const;
+  [[nodiscard]] const Weights& weights() const;  ///< for benchmarks (model/weights.h)
   [[nodiscard]] std::size_t weight_bytes() const;
   [[nodiscard]] float attention_scale() const;  ///< 1 / sqrt(head_dim)
 

@@ -162,9 +162,9 @@ Result<Weights> load_weights(const GgufFile& file, const ModelConfig& config, ke
   FINCHKV_ASSIGN_OR_RETURN(w.output_norm, loader.vector({{"output_norm.weight", config.hidden}}));
   const std::string head = config.tied_output ? "token_embd.weight" : "output.weight";
   FINCHKV_ASSIGN_OR_RETURN(w.head, loader.linear({{head, config.vocab}}, config.hidden, kernels::LinearUse::kFewRows));
-  // The embedding is read row by row while running: what could fail there is checked here.
-  FINCHKV_ASSIGN_OR_RETURN([[maybe_unused]] const GgufTensor* embedding,
-                           loader.matrix("token_embd.weight", config.hidden, config.vocab));
+  // Where the host looks embeddings up, it reads them row by row while running: what could fail is checked here.
+  FINCHKV_ASSIGN_OR_RETURN(const auto embedding, loader.stacked({{"token_embd.weight", config.vocab}}, config.hidden));
+  FINCHKV_ASSIGN_OR_RETURN(w.embedding, device.pack_embedding(embedding));
   FINCHKV_RETURN_IF_ERROR(loader.nothing_left());
   return w;
 }

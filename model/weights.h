@@ -22,6 +22,7 @@ struct LayerWeights {
 struct Weights {
   std::vector<LayerWeights> layers;
   kernels::Tensor output_norm;            // f32 [hidden]
+  kernels::Tensor embedding;              // [vocab, hidden]; empty where the device leaves looking up to the host
   std::unique_ptr<kernels::Linear> head;  // [vocab, hidden]
 
   [[nodiscard]] std::size_t bytes() const;

@@ -53,20 +53,32 @@ inline std::shared_ptr<kernels::Device> cpu(kernels::NumericClass numeric, int t
   return device.is_ok() ? std::shared_ptr<kernels::Device>(*std::move(device)) : nullptr;
 }
 
-/// A model with its weights on a CPU device; nullptr (and a message) when it does not load.
-inline std::unique_ptr<model::Model> load_model(const std::string& path, kernels::NumericClass numeric,
-                                                int threads = 2) {
+/// The device that tests run on by this name, "cpu" or "cuda"; nullptr where there is no such processor.
+inline std::shared_ptr<kernels::Device> device_named(const std::string& kind, kernels::NumericClass numeric) {
+  if (kind == "cpu") return cpu(numeric);
+  auto device = kernels::make_cuda_device({.numeric_class = numeric, .ordinal = 0, .threads = 2});
+  return device.is_ok() ? std::shared_ptr<kernels::Device>(*std::move(device)) : nullptr;
+}
+
+/// A model with its weights on `device`; nullptr (and a message) when it does not load.
+inline std::unique_ptr<model::Model> load_model(const std::string& path, std::shared_ptr<kernels::Device> device) {
   auto opened = model::Model::open(path, {});
   if (!opened.is_ok()) {
     std::fprintf(stderr, "%s\n", opened.status().to_string().c_str());
     return nullptr;
   }
-  const Status loaded = (*opened)->load_weights(cpu(numeric, threads));
+  const Status loaded = (*opened)->load_weights(std::move(device));
   if (!loaded.is_ok()) {
     std::fprintf(stderr, "%s\n", loaded.to_string().c_str());
     return nullptr;
   }
   return *std::move(opened);
+}
+
+/// The same on a CPU device.
+inline std::unique_ptr<model::Model> load_model(const std::string& path, kernels::NumericClass numeric,
+                                                int threads = 2) {
+  return load_model(path, cpu(numeric, threads));
 }
 
 inline float largest_difference(std::span<const float> a, std::span<const float> b) {
@@ -89,4 +101,18 @@ inline std::vector<std::vector<std::vector<std::uint32_t>>> origins_of(const KvS
   return out;
 }
 
+/// Names of tests over devices: "cpu", "cuda".
+inline std::string device_test_name(const std::string& device, const std::string& rest = "") {
+  std::string name = device + (rest.empty() ? "" : "_" + rest);
+  for (char& c : name) {
+    if (c == '-') c = '_';
+  }
+  return name;
+}
+
 }  // namespace finchkv::testing
+
+/// The device of this name, or a test that is skipped with a sentence.
+#define FINCHKV_REQUIRE_DEVICE(var, kind, numeric)                  \
+  const auto var = ::finchkv::testing::device_named(kind, numeric); \
+  if (var == nullptr) GTEST_SKIP() << "there is no usable NVIDIA GPU here"

@@ -8,7 +8,11 @@
 
 namespace finchkv::testing {
 
-inline std::string data_path(const std::string& name) { return std::string(FINCHKV_TEST_DATA) + "/" + name; }
+/// $FINCHKV_TEST_DATA, for tests that run on another machine than they were built on, or the checkout's tests/data.
+inline std::string data_path(const std::string& name) {
+  const char* named = std::getenv("FINCHKV_TEST_DATA");
+  return std::string(named == nullptr ? FINCHKV_TEST_DATA : named) + "/" + name;
+}
 
 /// SmolLM2-135M-Instruct (Q4_1), from $FINCHKV_SMOLLM2 or where scripts/quickstart puts it.
 inline std::optional<std::string> smollm2_path() {

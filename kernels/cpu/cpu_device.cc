@@ -102,6 +102,12 @@ class CpuDevice final : public Device {
     return std::unique_ptr<Linear>(std::move(packed));
   }
 
+  // A table in f32 would be the largest tensor of a small model: rows are read from the file as they are needed.
+  Result<Tensor> pack_embedding(const LinearSource&) override { return Tensor(); }
+  Status embed(const Tensor&, std::span<const std::int32_t>, const Tensor&) override {
+    return Status::internal("the CPU device keeps no embedding table");
+  }
+
   void rms_norm(const Tensor& x_in, const Tensor& w, float eps, const Tensor& y_in) override {
     const Tensor x = as_rank3(x_in), y = as_rank3(y_in);
     ws_.rows(x.dim(0), kRowBlock, [&](std::int64_t first, std::int64_t n, int) {

@@ -10,6 +10,7 @@
 #include "cache_store/head_codec.h"
 #include "cache_store/rocksdb_store.h"
 #include "cache_store/safetensors.h"
+#include "kernels/device.h"
 #include "tests/cache_store/raw_store.h"
 #include "tests/cli/command.h"
 #include "tests/test_data.h"
@@ -215,7 +216,11 @@ TEST_F(Cli, ADirectoryOfOthersIsLeftAlone) {
 TEST_F(Cli, WhatComesLaterSaysSo) {
   expect_refused({"ls", "--store", "tcp://host:1"}, 1, "later version");
   expect_refused(in_store({"backup", path("copy")}), 1, "later version");
-  expect_refused(on_tokens("ask") + Arguments{"--device", "cuda"}, 1, "CUDA");
+}
+
+TEST_F(Cli, AskingForAGpuThatIsNotThereSaysSo) {
+  if (kernels::make_cuda_device({}).is_ok()) GTEST_SKIP() << "this machine has a GPU";
+  expect_refused(on_tokens("ask") + Arguments{"--device", "cuda"}, 1, "--device cpu");
 }
 
 TEST_F(Cli, ExportsAndImports) {

@@ -1,4 +1,5 @@
-// The compressor against reference results on three tiny models (tests/data): every kept entry, in f32.
+// The compressor against reference results on three tiny models (tests/data): every kept entry, in f32, on every
+// device.
 #include <gtest/gtest.h>
 
 #include "compressor/reader.h"
@@ -11,12 +12,24 @@ namespace {
 using model::TokenId;
 using testing::load_golden;
 
-class Golden : public ::testing::TestWithParam<const char*> {
+struct On {
+  const char* device;
+  const char* model;
+};
+
+std::string on_name(const ::testing::TestParamInfo<On>& info) {
+  return testing::device_test_name(info.param.device, info.param.model);
+}
+
+// Another order of summation than the reference's, and on a GPU another exp().
+float tolerance(const On& on) { return std::string(on.device) == "cpu" ? 1e-3F : 2e-3F; }
+
+class Golden : public ::testing::TestWithParam<On> {
  protected:
   void SetUp() override {
-    golden = load_golden(GetParam());
-    model = testing::load_model(testing::data_path(std::string(GetParam()) + "/model.gguf"),
-                                kernels::NumericClass::kReference);
+    FINCHKV_REQUIRE_DEVICE(device, GetParam().device, kernels::NumericClass::kReference);
+    golden = load_golden(GetParam().model);
+    model = testing::load_model(testing::data_path(std::string(GetParam().model) + "/model.gguf"), device);
     ASSERT_NE(model, nullptr);
     document = golden.json["doc"].get<std::vector<TokenId>>();
     prompt = golden.json["prompt"].get<std::vector<TokenId>>();
@@ -63,7 +76,8 @@ TEST_P(Golden, KeepsTheSameEntries) {
     ASSERT_TRUE(context.is_ok()) << context.status().to_string();
     const auto logits = model->transformer()->forward(prompt, *context, model::LogitRows::kLast);
     ASSERT_TRUE(logits.is_ok());
-    EXPECT_LT(testing::largest_difference(*logits, golden.arrays.at("case" + std::to_string(i) + "_logits")), 1e-3F);
+    EXPECT_LT(testing::largest_difference(*logits, golden.arrays.at("case" + std::to_string(i) + "_logits")),
+              tolerance(GetParam()));
 
     auto fresh = model::DecodeContext::from_set(*model->transformer(), result->set,
                                                 static_cast<std::int64_t>(prompt.size()) + 16);
@@ -80,17 +94,21 @@ TEST_P(Golden, LogitsOfTheDocument) {
   ASSERT_TRUE(context.is_ok());
   const auto logits = model->transformer()->forward(document, *context, model::LogitRows::kAll);
   ASSERT_TRUE(logits.is_ok());
-  EXPECT_LT(testing::largest_difference(*logits, golden.arrays.at("logits")), 1e-3F);
+  EXPECT_LT(testing::largest_difference(*logits, golden.arrays.at("logits")), tolerance(GetParam()));
 }
 
-INSTANTIATE_TEST_SUITE_P(Tiny, Golden, ::testing::Values("tiny-llama", "tiny-qwen2", "tiny-qwen3"));
+INSTANTIATE_TEST_SUITE_P(Tiny, Golden,
+                         ::testing::Values(On{"cpu", "tiny-llama"}, On{"cpu", "tiny-qwen2"}, On{"cpu", "tiny-qwen3"},
+                                           On{"cuda", "tiny-llama"}, On{"cuda", "tiny-qwen2"},
+                                           On{"cuda", "tiny-qwen3"}),
+                         on_name);
 
-class ScaledRope : public ::testing::TestWithParam<const char*> {};
+class ScaledRope : public ::testing::TestWithParam<On> {};
 
 TEST_P(ScaledRope, LogitsOfALongDocument) {
-  const testing::Golden golden = load_golden(GetParam());
-  const auto model = testing::load_model(testing::data_path(std::string(GetParam()) + "/model.gguf"),
-                                         kernels::NumericClass::kReference);
+  FINCHKV_REQUIRE_DEVICE(device, GetParam().device, kernels::NumericClass::kReference);
+  const testing::Golden golden = load_golden(GetParam().model);
+  const auto model = testing::load_model(testing::data_path(std::string(GetParam().model) + "/model.gguf"), device);
   ASSERT_NE(model, nullptr);
   const auto document = golden.json["doc"].get<std::vector<TokenId>>();
   auto context = model::DecodeContext::create(*model->transformer(), static_cast<std::int64_t>(document.size()));
@@ -105,7 +123,10 @@ TEST_P(ScaledRope, LogitsOfALongDocument) {
             2e-3F);
 }
 
-INSTANTIATE_TEST_SUITE_P(Tiny, ScaledRope, ::testing::Values("tiny-llama3rope", "tiny-qwen2-yarn"));
+INSTANTIATE_TEST_SUITE_P(Tiny, ScaledRope,
+                         ::testing::Values(On{"cpu", "tiny-llama3rope"}, On{"cpu", "tiny-qwen2-yarn"},
+                                           On{"cuda", "tiny-llama3rope"}, On{"cuda", "tiny-qwen2-yarn"}),
+                         on_name);
 
 }  // namespace
 }  // namespace finchkv::compressor

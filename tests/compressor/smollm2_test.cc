@@ -11,24 +11,28 @@ namespace {
 using model::TokenId;
 using Origins = std::vector<std::vector<std::vector<std::uint32_t>>>;
 
-class SmolLm2 : public ::testing::Test {
+class SmolLm2 : public ::testing::TestWithParam<const char*> {
  protected:
-  static std::unique_ptr<model::Model>& reference() {
-    static std::unique_ptr<model::Model> model;
-    return model;
+  // One pair of models at a time: that of the device whose tests run.
+  struct Loaded {
+    std::string device;
+    std::unique_ptr<model::Model> reference, fast;
+  };
+  static Loaded& loaded() {
+    static Loaded models;
+    return models;
   }
-  static std::unique_ptr<model::Model>& fast() {
-    static std::unique_ptr<model::Model> model;
-    return model;
-  }
-  static void TearDownTestSuite() {
-    reference().reset();
-    fast().reset();
-  }
+  static std::unique_ptr<model::Model>& reference() { return loaded().reference; }
+  static std::unique_ptr<model::Model>& fast() { return loaded().fast; }
+  static void TearDownTestSuite() { loaded() = {}; }
   void SetUp() override {
     FINCHKV_REQUIRE_SMOLLM2(path);
-    if (!reference()) reference() = testing::load_model(path, kernels::NumericClass::kReference);
-    if (!fast()) fast() = testing::load_model(path, kernels::NumericClass::kFast);
+    if (loaded().device != GetParam()) {
+      loaded() = {};
+      FINCHKV_REQUIRE_DEVICE(exact, GetParam(), kernels::NumericClass::kReference);
+      FINCHKV_REQUIRE_DEVICE(quick, GetParam(), kernels::NumericClass::kFast);
+      loaded() = {GetParam(), testing::load_model(path, exact), testing::load_model(path, quick)};
+    }
     ASSERT_TRUE(reference() && fast());
     golden = nlohmann::json::parse(testing::read_file(testing::data_path("smollm2.json")));
     document = golden["doc"].get<std::vector<TokenId>>();
@@ -97,14 +101,14 @@ std::pair<double, double> overlap(const Origins& actual, const Origins& expected
   return {static_cast<double>(same_all) / static_cast<double>(all), lowest};
 }
 
-TEST_F(SmolLm2, FullCache) {
+TEST_P(SmolLm2, FullCache) {
   const auto& c = golden["full"];
   const auto result = read(c, *reference()->transformer());
   ASSERT_TRUE(result.is_ok()) << result.status().to_string();
   expect_answer(c, result->set, *reference(), true);
 }
 
-TEST_F(SmolLm2, KeepsAndAnswersAsTheReference) {
+TEST_P(SmolLm2, KeepsAndAnswersAsTheReference) {
   for (const auto& c : golden["finch"]) {
     SCOPED_TRACE(std::string(c["policy"]) + " " + std::to_string(c["budget"].get<int>()));
     const auto result = read(c, *reference()->transformer());
@@ -118,7 +122,7 @@ TEST_F(SmolLm2, KeepsAndAnswersAsTheReference) {
   }
 }
 
-TEST_F(SmolLm2, FastClassKeepsNearlyTheSame) {
+TEST_P(SmolLm2, FastClassKeepsNearlyTheSame) {
   for (const auto& c : golden["finch"]) {
     SCOPED_TRACE(std::string(c["policy"]) + " " + std::to_string(c["budget"].get<int>()));
     const auto result = read(c, *fast()->transformer());
@@ -135,8 +139,9 @@ TEST_F(SmolLm2, FastClassKeepsNearlyTheSame) {
   }
 }
 
-// The decoding step reads weights in 8 or 4 bits: from the same stored entries it says what f32 says.
-TEST_F(SmolLm2, NarrowWeightsDecodeTheSame) {
+// A CPU's decoding step reads weights in 8 or 4 bits: from the same stored entries it says what f32 says.
+TEST_P(SmolLm2, NarrowWeightsDecodeTheSame) {
+  if (std::string(GetParam()) != "cpu") GTEST_SKIP() << "only CPUs decode from narrow weights";
   for (const auto& c : golden["finch"]) {
     SCOPED_TRACE(std::string(c["policy"]) + " " + std::to_string(c["budget"].get<int>()));
     const auto result = read(c, *reference()->transformer());
@@ -144,6 +149,10 @@ TEST_F(SmolLm2, NarrowWeightsDecodeTheSame) {
     expect_answer(c, result->set, *fast(), false);
   }
 }
+
+std::string device_name(const ::testing::TestParamInfo<const char*>& on) { return on.param; }
+
+INSTANTIATE_TEST_SUITE_P(On, SmolLm2, ::testing::Values("cpu", "cuda"), device_name);
 
 }  // namespace
 }  // namespace finchkv::compressor

@@ -1,0 +1,170 @@
+#include "kernels/cuda/runtime.h"
+
+#include <algorithm>
+#include <cstring>
+#include <limits>
+
+#include <fmt/format.h>
+
+namespace finchkv::kernels::cuda {
+namespace {
+
+constexpr std::size_t kSlotBytes = std::size_t{4} << 20;
+constexpr std::size_t kTaskBytes = std::size_t{256} << 10;  // of a copy on the host that several threads share
+
+}  // namespace
+
+Result<std::unique_ptr<Runtime>> Runtime::create(int ordinal, ThreadPool& pool) {
+  std::unique_ptr<Runtime> runtime(new Runtime(pool));
+  FINCHKV_RETURN_IF_ERROR(runtime->init(ordinal));
+  return runtime;
+}
+
+Status Runtime::init(int ordinal) {
+  int count = 0;
+  const cudaError_t error = cudaGetDeviceCount(&count);
+  if (error != cudaSuccess || count == 0) {
+    return Status::unavailable(fmt::format("there is no usable NVIDIA GPU here ({}); use --device cpu or auto",
+                                           error == cudaSuccess ? "none was found" : cudaGetErrorString(error)));
+  }
+  if (ordinal < 0 || ordinal >= count) {
+    return Status::invalid_argument(fmt::format("there is no GPU {}; this machine has {}", ordinal, count));
+  }
+  ordinal_ = ordinal;
+  FINCHKV_RETURN_IF_ERROR(cuda_status(cudaSetDevice(ordinal), "choosing the GPU"));
+  cudaDeviceProp properties{};
+  FINCHKV_RETURN_IF_ERROR(cuda_status(cudaGetDeviceProperties(&properties, ordinal), "asking what the GPU is"));
+  name_ = properties.name;
+  processors_ = properties.multiProcessorCount;
+  capability_ = 10 * properties.major + properties.minor;
+  shared_bytes_ = properties.sharedMemPerBlockOptin;
+  FINCHKV_RETURN_IF_ERROR(cuda_status(cudaDeviceGetDefaultMemPool(&memory_, ordinal), "the GPU's memory pool"));
+  // Memory that is given back stays in the pool: asking the driver again takes milliseconds.
+  std::uint64_t keep = std::numeric_limits<std::uint64_t>::max();
+  FINCHKV_RETURN_IF_ERROR(
+      cuda_status(cudaMemPoolSetAttribute(memory_, cudaMemPoolAttrReleaseThreshold, &keep), "the GPU's memory pool"));
+  FINCHKV_ASSIGN_OR_RETURN(Stream stream, make_stream());
+  stream_ = std::make_shared<Stream>(std::move(stream));
+  for (StagingSlot& slot : slots_) {
+    FINCHKV_ASSIGN_OR_RETURN(slot.memory, make_pinned(kSlotBytes));
+    FINCHKV_ASSIGN_OR_RETURN(slot.free, make_event());
+  }
+  return Status::ok();
+}
+
+Runtime::~Runtime() {
+  if (stream_) static_cast<void>(cudaStreamSynchronize(stream_->get()));
+}
+
+void Runtime::enter() { check(cudaSetDevice(ordinal_), "choosing the GPU"); }
+
+Result<std::shared_ptr<void>> Runtime::allocate(std::size_t bytes) {
+  enter();
+  void* memory = nullptr;
+  const cudaError_t error = cudaMallocAsync(&memory, std::max<std::size_t>(bytes, 1), stream());
+  if (error == cudaErrorMemoryAllocation) {
+    static_cast<void>(cudaGetLastError());  // not sticky: the next launch must not report it
+    std::size_t free = 0, total = 0;
+    static_cast<void>(cudaMemGetInfo(&free, &total));
+    return Status::resource_exhausted(
+        fmt::format("no GPU memory for {} bytes more; {} of {} are free", bytes, free, total));
+  }
+  FINCHKV_RETURN_IF_ERROR(cuda_status(error, "taking GPU memory"));
+  return std::shared_ptr<void>(memory, [stream = stream_, ordinal = ordinal_](void* p) {
+    int current = ordinal;
+    static_cast<void>(cudaGetDevice(&current));
+    if (current != ordinal) static_cast<void>(cudaSetDevice(ordinal));
+    static_cast<void>(cudaFreeAsync(p, stream->get()));
+    if (current != ordinal) static_cast<void>(cudaSetDevice(current));
+  });
+}
+
+std::shared_ptr<void> Runtime::scratch(std::size_t bytes) {
+  auto memory = allocate(bytes);
+  if (memory.is_ok()) return *std::move(memory);
+  keep(memory.status());
+  return nullptr;
+}
+
+Runtime::StagingSlot& Runtime::next_slot() {
+  StagingSlot& slot = slots_[slot_];
+  slot_ = (slot_ + 1) % slots_.size();
+  check(cudaEventSynchronize(slot.free.get()), "waiting for a copy");
+  return slot;
+}
+
+// One thread copies 10 GB/s or so, a fifth of what the bus takes.
+void Runtime::copy_on_host(void* to, const void* from, std::size_t bytes) {
+  if (bytes <= kTaskBytes) {
+    std::memcpy(to, from, bytes);
+    return;
+  }
+  const auto tasks = static_cast<std::int64_t>((bytes + kTaskBytes - 1) / kTaskBytes);
+  pool_.run(tasks, [&](std::int64_t i, int) {
+    const std::size_t at = static_cast<std::size_t>(i) * kTaskBytes;
+    std::memcpy(static_cast<std::byte*>(to) + at, static_cast<const std::byte*>(from) + at,
+                std::min(kTaskBytes, bytes - at));
+  });
+}
+
+void Runtime::upload(const void* host, void* device, std::size_t bytes) {
+  const auto* from = static_cast<const std::byte*>(host);
+  auto* to = static_cast<std::byte*>(device);
+  for (std::size_t at = 0; at < bytes && !failed(); at += kSlotBytes) {
+    const std::size_t piece = std::min(kSlotBytes, bytes - at);
+    StagingSlot& slot = next_slot();
+    copy_on_host(slot.memory.get(), from + at, piece);
+    check(cudaMemcpyAsync(to + at, slot.memory.get(), piece, cudaMemcpyHostToDevice, stream()), "a copy to the GPU");
+    check(cudaEventRecord(slot.free.get(), stream()), "a copy to the GPU");
+  }
+}
+
+void Runtime::download(const void* device, void* host, std::size_t bytes) {
+  const auto* from = static_cast<const std::byte*>(device);
+  auto* to = static_cast<std::byte*>(host);
+  // Pieces are copied out of page-locked memory while the next ones are under way.
+  const std::size_t pieces = (bytes + kSlotBytes - 1) / kSlotBytes;
+  const std::size_t ahead = slots_.size();
+  for (std::size_t i = 0; i < pieces + ahead && !failed(); ++i) {
+    StagingSlot& slot = slots_[i % ahead];
+    if (i >= ahead && i - ahead < pieces) {
+      const std::size_t at = (i - ahead) * kSlotBytes;
+      check(cudaEventSynchronize(slot.free.get()), "a copy from the GPU");
+      copy_on_host(to + at, slot.memory.get(), std::min(kSlotBytes, bytes - at));
+    }
+    if (i >= pieces) continue;
+    const std::size_t at = i * kSlotBytes;
+    if (i < ahead) check(cudaEventSynchronize(slot.free.get()), "waiting for a copy");
+    check(cudaMemcpyAsync(slot.memory.get(), from + at, std::min(kSlotBytes, bytes - at), cudaMemcpyDeviceToHost,
+                          stream()),
+          "a copy from the GPU");
+    check(cudaEventRecord(slot.free.get(), stream()), "a copy from the GPU");
+  }
+}
+
+void Runtime::check(cudaError_t error, const char* what) {
+  if (error != cudaSuccess) keep(cuda_status(error, what));
+}
+
+void Runtime::keep(Status failure) {
+  if (failure_.is_ok()) failure_ = std::move(failure);
+}
+
+Status Runtime::synchronize() {
+  enter();
+  check(cudaStreamSynchronize(stream()), "the work on the GPU");
+  return std::exchange(failure_, Status::ok());
+}
+
+std::size_t Runtime::peak_bytes() const {
+  std::uint64_t bytes = 0;
+  static_cast<void>(cudaMemPoolGetAttribute(memory_, cudaMemPoolAttrUsedMemHigh, &bytes));
+  return bytes;
+}
+
+void Runtime::reset_peak() {
+  std::uint64_t zero = 0;
+  static_cast<void>(cudaMemPoolSetAttribute(memory_, cudaMemPoolAttrUsedMemHigh, &zero));
+}
+
+}  // namespace finchkv::kernels::cuda

@@ -1,0 +1,77 @@
+// Runtime: one GPU, its stream, its memory, the way to it from host memory, and the first failure.
+//
+// Everything a Device does goes to one stream in the order of the calls, so memory that is given back may be used again
+// by the next op at once. Tensors may outlive the Runtime: they share the stream. Not thread-safe, as Device is not.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "base/thread_pool.h"
+#include "kernels/cuda/owners.h"
+
+namespace finchkv::kernels::cuda {
+
+class Runtime {
+ public:
+  /// `pool` copies to and from page-locked memory; it must outlive the Runtime.
+  static Result<std::unique_ptr<Runtime>> create(int ordinal, ThreadPool& pool);
+  ~Runtime();
+  Runtime(const Runtime&) = delete;
+  Runtime& operator=(const Runtime&) = delete;
+
+  /// Makes this GPU the calling thread's current one. Every op starts with it.
+  void enter();
+  [[nodiscard]] cudaStream_t stream() const { return stream_->get(); }
+  [[nodiscard]] const std::string& name() const { return name_; }
+  [[nodiscard]] int processors() const { return processors_; }
+  [[nodiscard]] int compute_capability() const { return capability_; }  ///< 90 for 9.0
+  [[nodiscard]] std::size_t shared_bytes_per_block() const { return shared_bytes_; }
+
+  /// Device memory in stream order.
+  [[nodiscard]] Result<std::shared_ptr<void>> allocate(std::size_t bytes);
+  /// The same for working memory inside an op: null when there is none, with the failure kept.
+  [[nodiscard]] std::shared_ptr<void> scratch(std::size_t bytes);
+
+  /// `host` may be reused as soon as it returns.
+  void upload(const void* host, void* device, std::size_t bytes);
+  /// Complete when it returns.
+  void download(const void* device, void* host, std::size_t bytes);
+
+  /// Keeps the first failure until take_failure().
+  void check(cudaError_t error, const char* what);
+  void keep(Status failure);
+  /// After a launch: keeps what the launch itself failed with.
+  void launched(const char* kernel) { check(cudaGetLastError(), kernel); }
+  [[nodiscard]] bool failed() const { return !failure_.is_ok(); }
+  Status synchronize();
+
+  [[nodiscard]] std::size_t peak_bytes() const;  ///< the most memory that was in use at once
+  void reset_peak();
+
+ private:
+  struct StagingSlot {
+    Pinned memory;
+    Event free;  // recorded after the copy that reads the slot
+  };
+  explicit Runtime(ThreadPool& pool) : pool_(pool) {}
+  Status init(int ordinal);
+  StagingSlot& next_slot();
+  void copy_on_host(void* to, const void* from, std::size_t bytes);
+
+  ThreadPool& pool_;
+  int ordinal_ = 0;
+  int processors_ = 0;
+  int capability_ = 0;
+  std::size_t shared_bytes_ = 0;
+  std::string name_;
+  cudaMemPool_t memory_ = nullptr;  // the device's default pool
+  std::shared_ptr<Stream> stream_;
+  std::array<StagingSlot, 8> slots_;
+  std::size_t slot_ = 0;
+  Status failure_;
+};
+
+}  // namespace finchkv::kernels::cuda

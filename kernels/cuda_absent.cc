@@ -1,0 +1,10 @@
+// make_cuda_device() of a build without CUDA.
+#include "kernels/device.h"
+
+namespace finchkv::kernels {
+
+Result<std::unique_ptr<Device>> make_cuda_device(const CudaOptions&) {
+  return Status::unsupported("this finchkv was built without CUDA; use --device cpu or auto");
+}
+
+}  // namespace finchkv::kernels
