@@ -1,10 +1,10 @@
 // Compression, decoding and reload at a large model's shape on a GPU, with random weights made there.
 //
 // usage: bench_compress [--shape llama-3.1-8b] [--doc 32768] [--chunk 4096] [--keep 2048] [--prompt 64]
-//                       [--policy finch] [--compute bf16|fp8] [--repeat 3]
-// Prints one JSON object. `gemm_s` and `attention_s` are what this run's own product and attention calls of the same
-// shapes take alone, with every layer's weights in turn; `floor_s` is the matrix work at the rate of a large product of
-// this run. Run it beside the peer script and compare ratios.
+//                       [--policy finch] [--compute bf16|fp8] [--attention cudnn|own] [--repeat 3]
+// Prints one JSON object. `gemm_s` and `attention_s` are what this run's own product calls (SwiGLU with them) and
+// attention calls of the same shapes take alone, with every layer's weights in turn; `floor_s` is the matrix work at
+// the rate of a large product of this run. Run it beside the peer script and compare ratios.
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -54,6 +54,7 @@ struct Options {
   std::string shape = "llama-3.1-8b";
   std::string policy = "finch";
   std::string compute = "bf16";
+  std::string attention = "cudnn";
   std::int64_t doc = 32768, chunk = 4096, keep = 2048, prompt = 64, repeat = 3;
 };
 
@@ -252,6 +253,7 @@ Options parse(int argc, char** argv) {
     if (flag == "--shape") o.shape = value;
     if (flag == "--policy") o.policy = value;
     if (flag == "--compute") o.compute = value;
+    if (flag == "--attention") o.attention = value;
     if (flag == "--doc") o.doc = std::atoll(value.c_str());
     if (flag == "--chunk") o.chunk = std::atoll(value.c_str());
     if (flag == "--keep") o.keep = std::atoll(value.c_str());
@@ -266,8 +268,8 @@ Options parse(int argc, char** argv) {
 int main(int argc, char** argv) {
   const Options o = parse(argc, argv);
   const ModelConfig config = config_of(o.shape);
-  const std::shared_ptr<Device> device =
-      value_or_exit(finchkv::kernels::make_cuda_device({.eight_bits = o.compute == "fp8"}));
+  const std::shared_ptr<Device> device = value_or_exit(
+      finchkv::kernels::make_cuda_device({.eight_bits = o.compute == "fp8", .cudnn = o.attention != "own"}));
   namespace cuda = finchkv::kernels::cuda;
   nlohmann::ordered_json report;
   report["device"] = device->description();

@@ -146,6 +146,8 @@ struct CudaOptions {
   int threads = 0;  ///< for making weights ready; 0: one per processor this process may use
   /// `fast` only: weights inside the layers, and what they are multiplied with, in 8 bits (e4m3, a scale per row).
   bool eight_bits = false;
+  /// false: attention by our own kernels alone, which need no plan per shape and are slower on many rows.
+  bool cudnn = true;
 };
 
 /// unavailable when there is no usable GPU or NVIDIA's libraries are missing, unsupported when built without CUDA.

@@ -27,12 +27,14 @@ class CudaDevice final : public Device {
   explicit CudaDevice(const CudaOptions& options)
       : numeric_(options.numeric_class),
         eight_bits_(options.eight_bits && options.numeric_class == NumericClass::kFast),
+        use_cudnn_(options.cudnn),
         pool_(options.threads) {}
 
   Status init(int ordinal) {
     FINCHKV_ASSIGN_OR_RETURN(runtime_, Runtime::create(ordinal, pool_));
     if (numeric_ == NumericClass::kReference) return Status::ok();
     FINCHKV_ASSIGN_OR_RETURN(gemm_, Gemm::create(*runtime_));
+    if (!use_cudnn_) return Status::ok();
     auto attention = CudnnAttention::create(*runtime_);
     if (attention.is_ok()) cudnn_ = *std::move(attention);  // without it our own kernel does the work, slower
     return Status::ok();
@@ -190,6 +192,7 @@ class CudaDevice final : public Device {
 
   NumericClass numeric_;
   bool eight_bits_;
+  bool use_cudnn_;
   ThreadPool pool_;  // for making weights ready, and copies on the host
   std::unique_ptr<Runtime> runtime_;
   std::unique_ptr<Gemm> gemm_;

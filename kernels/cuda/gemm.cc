@@ -131,6 +131,14 @@ Status Gemm::Impl::make(const Shape& s, Plan& plan) const {
   if (s.rounded) {
     // One scale a row of W and of x: as exact as 8 bits get, and on Hopper nearly as fast as one scale for all.
     const std::int32_t mode = CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F;
+    // The heuristic wants to see the scales' addresses; run() sets those of the call.
+    const void* some_scales = workspace.get();
+    for (const auto which : {CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER})
+      FINCHKV_RETURN_IF_ERROR(
+          status(lt.desc_set(plan.operation, which, &some_scales, sizeof(some_scales)), "scales of 8-bit rows"));
+    const std::int8_t fast = 1;
+    FINCHKV_RETURN_IF_ERROR(
+        status(lt.desc_set(plan.operation, CUBLASLT_MATMUL_DESC_FAST_ACCUM, &fast, sizeof(fast)), "8-bit products"));
     for (const auto which : {CUBLASLT_MATMUL_DESC_A_SCALE_MODE, CUBLASLT_MATMUL_DESC_B_SCALE_MODE})
       FINCHKV_RETURN_IF_ERROR(status(lt.desc_set(plan.operation, which, &mode, sizeof(mode)), "scales of 8-bit rows"));
   }

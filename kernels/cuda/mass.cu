@@ -122,7 +122,7 @@ void choose(Runtime& rt, const Tensor& q, const Tensor& k, const Tensor& lse, co
 
 // --- bf16 on the tensor cores
 
-constexpr int kMmaKeys = 128;
+constexpr int kMmaKeys = 64;
 constexpr int kMmaWarps = 4;
 
 // Warps share the block's keys and take 16 rows at a time in turn.
@@ -167,7 +167,12 @@ __global__ void __launch_bounds__(kMmaWarps * 32)
       const int word = c * 8 + in_quad;
       const std::uint32_t a[4] = {from[0][word], from[1][word], from[0][word + 4], from[1][word + 4]};
 #pragma unroll
-      for (int t = 0; t < kMmaKeys / 8; ++t) mma(logit[t], a, keys[t * 8 + quad][word], keys[t * 8 + quad][word + 4]);
+      for (int t = 0; t < kMmaKeys / 16; ++t) {
+        std::uint32_t b[4];
+        load_matrices(&keys[t * 16 + lane % 8 + lane / 16 * 8][c * 8 + lane / 8 % 2 * 4], b);
+        mma(logit[2 * t], a, b[0], b[1]);
+        mma(logit[2 * t + 1], a, b[2], b[3]);
+      }
     }
     const float factor = s.scale * kLog2e;
 #pragma unroll

@@ -2,7 +2,7 @@
 //
 // top_k: scores become unsigned keys of the same order (both zeros one key); four histograms of 8 bits find the k-th
 // highest key and how many of its equals are wanted; one pass in index order writes what is higher and the first of the
-// equals. Bytes: the row five times, from L2 or shared memory; one block a row, so its time is latency.
+// equals. One block a row, so its time is latency: rows of up to 24576 are kept as keys in shared memory meanwhile.
 #include "kernels/cuda/device_math.cuh"
 #include "kernels/cuda/ops.h"
 
@@ -46,6 +46,7 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 constexpr int kSelectThreads = 1024;
+constexpr std::int64_t kMostHeldKeys = 24576;  // of a row, in shared memory: 96 KiB, which every GPU since sm_80 has
 
 __device__ __forceinline__ std::uint32_t ordered(float x) {
   const std::uint32_t bits = __float_as_uint(x == 0.0F ? 0.0F : x);
@@ -59,8 +60,14 @@ __global__ void __launch_bounds__(kSelectThreads)
   __shared__ std::uint32_t prefix_shared;
   __shared__ std::int64_t wanted_shared;
   __shared__ std::uint32_t higher_in_warp[32], equal_in_warp[32];
+  extern __shared__ std::uint32_t held[];
   const float* row = x + blockIdx.x * x_stride;
   std::int32_t* out = indices + blockIdx.x * y_stride;
+  const bool holds = columns <= kMostHeldKeys;
+  const auto key_at = [&](std::int64_t i) { return holds ? held[i] : ordered(row[i]); };
+  if (holds) {
+    for (std::int64_t i = threadIdx.x; i < columns; i += kSelectThreads) held[i] = ordered(row[i]);
+  }
   const int lane = static_cast<int>(threadIdx.x % 32), warp = static_cast<int>(threadIdx.x / 32);
 
   std::uint32_t prefix = 0;  // the bits of the k-th highest key found so far
@@ -69,7 +76,7 @@ __global__ void __launch_bounds__(kSelectThreads)
     if (threadIdx.x < 256) histogram[threadIdx.x] = 0;
     __syncthreads();
     for (std::int64_t i = threadIdx.x; i < columns; i += kSelectThreads) {
-      const std::uint32_t key = ordered(row[i]);
+      const std::uint32_t key = key_at(i);
       if (shift == 24 || key >> (shift + 8) == prefix >> (shift + 8)) atomicAdd(&histogram[key >> shift & 255U], 1U);
     }
     __syncthreads();
@@ -107,7 +114,7 @@ __global__ void __launch_bounds__(kSelectThreads)
   std::int64_t taken = 0, equals = 0;  // written so far; equals seen so far
   for (std::int64_t base = 0; base < columns; base += kSelectThreads) {
     const std::int64_t i = base + threadIdx.x;
-    const std::uint32_t key = i < columns ? ordered(row[i]) : 0U;
+    const std::uint32_t key = i < columns ? key_at(i) : 0U;
     const bool higher = i < columns && key > prefix, equal = i < columns && key == prefix;
     const std::uint32_t higher_bits = __ballot_sync(0xffffffffU, higher);
     const std::uint32_t equal_bits = __ballot_sync(0xffffffffU, equal);
@@ -227,7 +234,11 @@ void top_k(Runtime& rt, const Tensor& x, const Tensor& indices) {
   const std::int64_t k = indices.dim(1);
   assert(k <= x.dim(1));
   if (k == 0) return;
-  top_k_kernel<<<static_cast<unsigned>(x.dim(0)), kSelectThreads, 0, rt.stream()>>>(
+  const std::size_t held = x.dim(1) <= kMostHeldKeys ? static_cast<std::size_t>(x.dim(1)) * sizeof(std::uint32_t) : 0;
+  rt.check(cudaFuncSetAttribute(top_k_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                static_cast<int>(kMostHeldKeys * sizeof(std::uint32_t))),
+           "shared memory for choosing entries");
+  top_k_kernel<<<static_cast<unsigned>(x.dim(0)), kSelectThreads, held, rt.stream()>>>(
       x.data<float>(), indices.data<std::int32_t>(), x.dim(1), k, x.stride(0), indices.stride(0));
   rt.launched("choosing entries");
 }

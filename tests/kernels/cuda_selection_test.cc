@@ -35,7 +35,8 @@ TEST_P(CudaSelection, TopKOfManyLengths) {
   for (std::uint32_t seed = 0; seed < 40; ++seed) {
     std::mt19937 engine(seed);
     const std::int64_t rows = 1 + engine() % 4;
-    const std::size_t columns = seed % 4 == 0 ? 1 + engine() % 60 : 1 + engine() % 9000;
+    // Some rows are longer than what the kernel keeps in shared memory.
+    const std::size_t columns = seed % 4 == 0 ? 1 + engine() % 60 : 1 + engine() % (seed % 7 == 0 ? 60000 : 9000);
     std::vector<float> x(static_cast<std::size_t>(rows) * columns);
     // Few values (many ties), tiny differences, signs: every digit of the key decides somewhere.
     for (float& v : x) {
