@@ -47,6 +47,14 @@ class Linear {
   [[nodiscard]] virtual std::size_t bytes() const = 0;
 };
 
+/// One sequence's cache in a decoding step.
+struct DecodeSlot {
+  Tensor keys;                ///< kv_type [KV, capacity, D], rotated
+  Tensor values;              ///< kv_type [KV, capacity, D]
+  std::int64_t used = 0;      ///< entries before this step
+  std::int64_t position = 0;  ///< of this step's token
+};
+
 /// What a Linear is used for decides which copies a device keeps.
 enum class LinearUse : std::uint8_t {
   kEveryRow,  ///< inside the layers: prefill and decode
@@ -64,6 +72,9 @@ class Device {
   [[nodiscard]] virtual ElementType kv_type() const = 0;
   /// Type of activations in a pass of `rows` rows: kv_type(), or f32 where few rows cost nothing more for it.
   [[nodiscard]] virtual ElementType activation_type(std::int64_t rows) const = 0;
+
+  /// Rows that the output head takes at once when several rows' logits are wanted.
+  [[nodiscard]] virtual std::int64_t head_rows() const = 0;
 
   // --- memory
   // -------------------------------------------------------------------------------------------------------------
@@ -110,6 +121,12 @@ class Device {
   /// lse f32 [n, H], the log-sum-exp of scaled logits, or empty.
   virtual void attention(const Tensor& q, const Tensor& k, const Tensor& v, float scale, const Tensor& out,
                          const Tensor& lse) = 0;
+
+  /// One token of each of n sequences, slots[i] being the cache of row i: appends k (rotated to the slot's position)
+  /// and v as entry `used`, and lets q (rotated) attend over used + 1 entries. q f32 [n, H, D], k and v f32 [n, KV, D];
+  /// any strides over n and heads; out activations [n, H, D].
+  virtual void decode_attention(const RopeRecord& rope, const Tensor& q, const Tensor& k, const Tensor& v,
+                                std::span<const DecodeSlot> slots, float scale, const Tensor& out) = 0;
 
   // --- selection
   // ----------------------------------------------------------------------------------------------------------

@@ -83,6 +83,15 @@ Status DecodeContext::load_layer(const KvSet& set, std::size_t index) {
   return Status::ok();
 }
 
+Result<kernels::DecodeSlot> DecodeContext::slot(std::int64_t index) const {
+  const Layer& layer = layers_[static_cast<std::size_t>(index)];
+  if (layer.appended + 1 > append_capacity_) {
+    return Status::resource_exhausted(
+        fmt::format("the cache has room for {} tokens after the entry, and they are used up", append_capacity_));
+  }
+  return kernels::DecodeSlot{layer.keys, layer.values, layer.kept + layer.appended, base_ + layer.appended};
+}
+
 Status DecodeContext::attend(std::int64_t index, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& out) {
   Layer& layer = layers_[static_cast<std::size_t>(index)];
   kernels::Device& dev = model_->device();
@@ -93,6 +102,12 @@ Status DecodeContext::attend(std::int64_t index, const Tensor& q, const Tensor& 
   if (layer.appended + n > append_capacity_) {
     return Status::resource_exhausted(
         fmt::format("the cache has room for {} more tokens, not for {}", append_capacity_ - layer.appended, n));
+  }
+  if (n == 1) {
+    const kernels::DecodeSlot here{layer.keys, layer.values, used, position};
+    dev.decode_attention(rope, q, k, v, {&here, 1}, model_->attention_scale(), out);
+    ++layer.appended;
+    return Status::ok();
   }
   const ElementType type = dev.activation_type(n);
   if (rotated_q_.empty() || rotated_q_.dim(0) < n || rotated_q_.type() != type) {

@@ -29,6 +29,11 @@ class DecodeContext final : public AttentionContext {
   Status attend(std::int64_t layer, const kernels::Tensor& q, const kernels::Tensor& k, const kernels::Tensor& v,
                 const kernels::Tensor& out) override;
 
+  /// Makes room checks for one more token and says where it goes in this layer (Device::decode_attention).
+  Result<kernels::DecodeSlot> slot(std::int64_t layer) const;
+  /// What was appended to `layer` by a decode_attention() over slot().
+  void advance(std::int64_t layer) { ++layers_[static_cast<std::size_t>(layer)].appended; }
+
   [[nodiscard]] std::int64_t appended() const { return layers_.empty() ? 0 : layers_.back().appended; }
   [[nodiscard]] std::int64_t position() const { return base_ + appended(); }  ///< of the next token
   [[nodiscard]] std::int64_t room() const { return append_capacity_ - appended(); }

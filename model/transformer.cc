@@ -23,7 +23,7 @@ struct Activations {
   Tensor qkv;       // f32 [rows, (H + 2 KV) * D]
   Tensor attended;  // [rows, H * D]
   Tensor inner;     // [rows, ffn]
-  Tensor logits;    // f32 [1, vocab]
+  Tensor logits;    // f32 [up to head_rows(), vocab]
 };
 
 }  // namespace
@@ -83,7 +83,8 @@ Result<Activations*> Transformer::Impl::reserve(std::int64_t rows) {
                            device->empty(ElementType::kF32, {rows, (c.n_heads + 2 * c.n_kv_heads) * c.head_dim}));
   FINCHKV_ASSIGN_OR_RETURN(act.attended, device->empty(a, {rows, c.n_heads * c.head_dim}));
   FINCHKV_ASSIGN_OR_RETURN(act.inner, device->empty(a, {rows, c.ffn}));
-  FINCHKV_ASSIGN_OR_RETURN(act.logits, device->empty(ElementType::kF32, {1, c.vocab}));
+  FINCHKV_ASSIGN_OR_RETURN(act.logits,
+                           device->empty(ElementType::kF32, {std::min(rows, device->head_rows()), c.vocab}));
   act.rows = rows;
   return &act;
 }
@@ -167,9 +168,11 @@ Result<std::vector<float>> Transformer::run(std::span<const TokenId> tokens, Att
     dev.rms_norm(residual, m.weights.output_norm, c.norm_eps, normed);
     const auto vocab = static_cast<std::size_t>(c.vocab);
     logits.resize(static_cast<std::size_t>(wanted) * vocab);
-    for (std::int64_t i = 0; i < wanted; ++i) {
-      dev.linear(*m.weights.head, normed.slice(0, i, 1), act->logits, false);
-      dev.download(act->logits, logits.data() + static_cast<std::size_t>(i) * vocab);
+    for (std::int64_t i = 0; i < wanted; i += dev.head_rows()) {
+      const std::int64_t count = std::min(dev.head_rows(), wanted - i);
+      const Tensor block = act->logits.slice(0, 0, count);
+      dev.linear(*m.weights.head, normed.slice(0, i, count), block, false);
+      dev.download(block, logits.data() + static_cast<std::size_t>(i) * vocab);
     }
   }
   FINCHKV_RETURN_IF_ERROR(dev.synchronize());

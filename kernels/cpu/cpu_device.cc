@@ -72,6 +72,8 @@ class CpuDevice final : public Device {
     return rows == 1 ? ElementType::kF32 : ws_.activation;
   }
 
+  std::int64_t head_rows() const override { return 1; }  // each from the 8-bit weights
+
   Result<Tensor> empty(ElementType type, std::initializer_list<std::int64_t> shape) override {
     std::size_t bytes = element_size(type);
     for (const std::int64_t d : shape) {
@@ -182,6 +184,28 @@ class CpuDevice final : public Device {
     cpu::attention(ws_, q, k, v, scale, out, lse);
   }
 
+  void decode_attention(const RopeRecord& rope, const Tensor& q, const Tensor& k, const Tensor& v,
+                        std::span<const DecodeSlot> slots, float scale, const Tensor& out) override {
+    const ElementType type = out.type();
+    if (decode_q_.empty() || decode_q_.type() != type || decode_q_.dim(1) != q.dim(1) || decode_q_.dim(2) != q.dim(2)) {
+      auto made = empty(type, {1, q.dim(1), q.dim(2)});
+      if (!made.is_ok()) {
+        ws_.failure = made.status();
+        return;
+      }
+      decode_q_ = *std::move(made);
+    }
+    for (std::size_t s = 0; s < slots.size(); ++s) {
+      const DecodeSlot& slot = slots[s];
+      const auto i = static_cast<std::int64_t>(s);
+      rotate(rope, q.slice(0, i, 1), slot.position, decode_q_);
+      rotate(rope, k.slice(0, i, 1), slot.position, slot.keys.slice(1, slot.used, 1).transpose(0, 1));
+      copy(v.slice(0, i, 1), slot.values.slice(1, slot.used, 1).transpose(0, 1));
+      attention(decode_q_, slot.keys.slice(1, 0, slot.used + 1), slot.values.slice(1, 0, slot.used + 1), scale,
+                out.slice(0, i, 1), {});
+    }
+  }
+
   void attention_mass(const Tensor& q, const Tensor& k, const Tensor& lse, float scale, const Tensor& mass) override {
     cpu::attention_mass(ws_, q, k, lse, scale, mass);
   }
@@ -203,6 +227,7 @@ class CpuDevice final : public Device {
  private:
   Workspace ws_;
   RopeTables ropes_;
+  Tensor decode_q_;  // [1, H, D] scratch
 };
 
 }  // namespace

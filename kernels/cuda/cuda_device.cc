@@ -1,6 +1,7 @@
 // An NVIDIA GPU as a Device: cuBLASLt for products, cuDNN for attention of many rows, our own kernels for the rest.
 #include "kernels/cuda/cuda_device.h"
 
+#include <algorithm>
 #include <cassert>
 #include <utility>
 #include <vector>
@@ -51,6 +52,8 @@ class CudaDevice final : public Device {
     return numeric_ == NumericClass::kReference ? ElementType::kF32 : ElementType::kBF16;
   }
   ElementType activation_type(std::int64_t) const override { return kv_type(); }
+
+  std::int64_t head_rows() const override { return 32; }
 
   Result<Tensor> empty(ElementType type, std::initializer_list<std::int64_t> shape) override {
     std::size_t bytes = element_size(type);
@@ -127,6 +130,29 @@ class CudaDevice final : public Device {
     }
     if (attention_mma_takes(q, k, v, out)) return attention_mma(rt, q, k, v, scale, out, lse);
     attention_tiled(rt, q, k, v, scale, out, lse);
+  }
+
+  void decode_attention(const RopeRecord& rope, const Tensor& q, const Tensor& k, const Tensor& v,
+                        std::span<const DecodeSlot> slots, float scale, const Tensor& out) override {
+    if (slots.empty()) return;
+    std::int64_t furthest = 0;
+    for (const DecodeSlot& slot : slots) furthest = std::max(furthest, slot.position);
+    const RopeTableView table = rope_table(rope, furthest + 1);
+    if (table.cos == nullptr) return;
+    Runtime& rt = run();
+    if (decode_batch_takes(table, q, slots)) return decode_batch(rt, table, q, k, v, slots, scale, out);
+    const auto memory = rt.scratch(static_cast<std::size_t>(q.dim(1) * q.dim(2)) * element_size(kv_type()));
+    if (memory == nullptr) return;
+    const Tensor rotated(memory, kv_type(), {1, q.dim(1), q.dim(2)});
+    for (std::size_t s = 0; s < slots.size(); ++s) {
+      const DecodeSlot& slot = slots[s];
+      const auto i = static_cast<std::int64_t>(s);
+      cuda::rotate(rt, table, q.slice(0, i, 1), slot.position, rotated);
+      cuda::rotate(rt, table, k.slice(0, i, 1), slot.position, slot.keys.slice(1, slot.used, 1).transpose(0, 1));
+      cuda::copy(rt, v.slice(0, i, 1), slot.values.slice(1, slot.used, 1).transpose(0, 1));
+      attention(rotated, slot.keys.slice(1, 0, slot.used + 1), slot.values.slice(1, 0, slot.used + 1), scale,
+                out.slice(0, i, 1), {});
+    }
   }
 
   void attention_mass(const Tensor& q, const Tensor& k, const Tensor& lse, float scale, const Tensor& mass) override {

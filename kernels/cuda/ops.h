@@ -5,8 +5,10 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 
 #include "kernels/cuda/runtime.h"
+#include "kernels/device.h"
 #include "kernels/tensor.h"
 
 namespace finchkv::kernels::cuda {
@@ -68,6 +70,11 @@ void attention_mma(Runtime& rt, const Tensor& q, const Tensor& k, const Tensor& 
 [[nodiscard]] bool attention_split_takes(const Tensor& q, const Tensor& k);
 void attention_split(Runtime& rt, const Tensor& q, const Tensor& k, const Tensor& v, float scale, const Tensor& out,
                      const Tensor& lse);
+
+// --- decode_batch.cu: Device::decode_attention in two launches, for bf16 heads of 64 and 128 dimensions.
+[[nodiscard]] bool decode_batch_takes(const RopeTableView& table, const Tensor& q, std::span<const DecodeSlot> slots);
+void decode_batch(Runtime& rt, const RopeTableView& table, const Tensor& q, const Tensor& k, const Tensor& v,
+                  std::span<const DecodeSlot> slots, float scale, const Tensor& out);
 
 // --- mass.cu
 void attention_mass(Runtime& rt, const Tensor& q, const Tensor& k, const Tensor& lse, float scale, const Tensor& mass);

@@ -98,6 +98,55 @@ TEST_P(CudaAttention, ScorePassLikeTheCpu) {
   }
 }
 
+// A decoding step of sequences of different lengths: what is appended, and what each attends to.
+TEST_P(CudaAttention, DecodeStepLikeTheCpu) {
+  struct Heads {
+    std::int64_t heads, kv_heads, d;
+  };
+  for (const Heads h : {Heads{9, 3, 64}, Heads{32, 8, 128}, Heads{4, 4, 128}, Heads{16, 2, 64}, Heads{4, 2, 20}}) {
+    for (const bool interleaved : {true, false}) {
+      const std::vector<std::int64_t> used = {0, 5, 63, 700, 2048, 129, 64};
+      const auto n = static_cast<std::int64_t>(used.size());
+      RopeRecord rope;
+      rope.rotary_dims = static_cast<std::uint32_t>(h.d);
+      rope.interleaved = interleaved;
+      for (std::int64_t i = 0; i < h.d / 2; ++i)
+        rope.inv_freq.push_back(
+            static_cast<float>(std::pow(10000.0, -2.0 * static_cast<double>(i) / static_cast<double>(h.d))));
+      const auto count = [](std::int64_t c) { return static_cast<std::size_t>(c); };
+      const auto run = [&](Device& device) {
+        const ElementType t = &device == gpu ? type() : kF32;
+        const auto tokens = [&](std::int64_t heads, std::uint32_t seed) {
+          return tensor_of(device, kF32, {n, heads, h.d}, random_floats(count(n * heads * h.d), seed, -2, 2));
+        };
+        std::vector<DecodeSlot> slots;
+        for (std::size_t i = 0; i < used.size(); ++i) {
+          const std::int64_t capacity = used[i] + 3;
+          const auto list = [&](std::uint32_t seed) {
+            return tensor_of(device, t, {h.kv_heads, capacity, h.d},
+                             values(count(h.kv_heads * capacity * h.d), seed + static_cast<std::uint32_t>(i)));
+          };
+          slots.push_back({list(10), list(30), used[i], used[i] + 4});
+        }
+        const Tensor out = empty_tensor(device, t, {n, h.heads, h.d});
+        device.decode_attention(rope, tokens(h.heads, 1), tokens(h.kv_heads, 2), tokens(h.kv_heads, 3), slots, 0.11F,
+                                out);
+        std::vector<std::vector<float>> all = {fetch(device, out)};
+        for (const DecodeSlot& slot : slots) {
+          all.push_back(fetch(device, slot.keys));
+          all.push_back(fetch(device, slot.values));
+        }
+        return all;
+      };
+      const auto got = run(*gpu), want = run(*cpu);
+      for (std::size_t i = 0; i < got.size(); ++i) {
+        EXPECT_LT(distance(got[i], want[i]), tolerance()) << (i == 0 ? "attention" : "a cache") << ' ' << i;
+      }
+      EXPECT_EQ(got, run(*gpu)) << "the same from run to run";
+    }
+  }
+}
+
 // The promise of the reference class: a row's bytes do not depend on the rows before it in the same pass.
 TEST_P(CudaAttention, ReferenceRowsDoNotDependOnTheirCompany) {
   if (GetParam() != NumericClass::kReference) GTEST_SKIP() << "promised for f32 only";
