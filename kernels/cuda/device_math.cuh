@@ -56,6 +56,12 @@ __device__ __forceinline__ float warp_max(float x) {
   return x;
 }
 
+/// a / b of numbers that are not negative: in 32 bits where they fit, which is several times faster.
+__device__ __forceinline__ std::int64_t quotient(std::int64_t a, std::int64_t b) {
+  if (((a | b) >> 32) == 0) return static_cast<std::uint32_t>(a) / static_cast<std::uint32_t>(b);
+  return a / b;
+}
+
 /// A view as a kernel takes it: strides of the first two of three dimensions, the last dense.
 template <typename T>
 struct View3 {

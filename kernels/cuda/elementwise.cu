@@ -21,9 +21,10 @@ __global__ void __launch_bounds__(kThreads)
     copy_rows(View3<const From> x, View3<To> y, std::int64_t items, std::int64_t columns, std::int64_t packs) {
   const std::int64_t i = global_index();
   if (i >= items) return;
-  const std::int64_t at = i % packs * N, row = i / packs;
-  const From* from = x.row(row / columns, row % columns) + at;
-  To* to = y.row(row / columns, row % columns) + at;
+  const std::int64_t row = quotient(i, packs), at = (i - row * packs) * N;
+  const std::int64_t first = quotient(row, columns), second = row - first * columns;
+  const From* from = x.row(first, second) + at;
+  To* to = y.row(first, second) + at;
   if constexpr (std::is_same_v<From, To>) {
     *reinterpret_cast<Pack<To, N>*>(to) = *reinterpret_cast<const Pack<From, N>*>(from);
   } else {
@@ -64,7 +65,7 @@ __global__ void __launch_bounds__(kThreads)
                   std::int64_t x_stride, std::int64_t y_stride) {
   const std::int64_t i = global_index();
   if (i >= items) return;
-  const std::int64_t packs = ffn / N, row = i / packs, at = i % packs * N;
+  const std::int64_t packs = ffn / N, row = quotient(i, packs), at = (i - row * packs) * N;
   float gate[N], up[N];
   load_f32(x + row * x_stride + at, gate);
   load_f32(x + row * x_stride + ffn + at, up);

@@ -46,8 +46,8 @@ __global__ void __launch_bounds__(kThreads)
   const std::int64_t i = global_index();
   if (i >= items) return;
   const int eighths = d / 8;
-  const std::int64_t row = i / eighths / heads;
-  const int head = static_cast<int>(i / eighths % heads), part = static_cast<int>(i % eighths);
+  const std::int64_t line = quotient(i, eighths), row = quotient(line, heads);
+  const int head = static_cast<int>(line - row * heads), part = static_cast<int>(i - line * eighths);
   // Two groups of four: neighbours when pairs are neighbours, half a row apart when they are not.
   const int low = table.interleaved ? part * 8 : part * 4;
   const int high = table.interleaved ? low + 4 : low + d / 2;

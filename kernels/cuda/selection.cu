@@ -2,7 +2,8 @@
 //
 // top_k: scores become unsigned keys of the same order (both zeros one key); four histograms of 8 bits find the k-th
 // highest key and how many of its equals are wanted; one pass in index order writes what is higher and the first of the
-// equals. One block a row, so its time is latency: rows of up to 24576 are kept as keys in shared memory meanwhile.
+// equals. One block a row, so its time is latency (21 us for 5500 scores; lanes with equal digits adding once for all
+// of them, by __match_any_sync, took 27): rows of up to 24576 are kept as keys in shared memory meanwhile.
 #include "kernels/cuda/device_math.cuh"
 #include "kernels/cuda/ops.h"
 
@@ -150,7 +151,7 @@ __global__ void __launch_bounds__(kThreads)
                   std::int64_t items, std::int64_t packs) {
   const std::int64_t i = global_index();
   if (i >= items) return;
-  const std::int64_t at = i % packs * N, entry = i / packs;
+  const std::int64_t entry = quotient(i, packs), at = (i - entry * packs) * N;
   const std::int64_t from = indices[blockIdx.y * index_stride + entry];
   *reinterpret_cast<Pack<T, N>*>(y.row(blockIdx.y, entry) + at) =
       *reinterpret_cast<const Pack<T, N>*>(x.row(blockIdx.y, from) + at);
