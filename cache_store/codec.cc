@@ -47,7 +47,7 @@ Block owning(std::vector<std::byte> bytes, BlockEncoding encoding) {
   return {.ordinal = 0, .encoding = encoding, .bytes = *owner, .owner = owner};
 }
 
-Block zstd_where_smaller(Block block) {
+Block zstd_where_smaller(const Block& block) {
   auto smaller = compress_block(block.bytes);
   return smaller ? owning(*std::move(smaller), BlockEncoding::kZstd) : block;
 }
@@ -161,7 +161,7 @@ Result<PackedEntry> pack_entry(const PutRequest& request) {
         const KvLayer& layer = set.layers[ref.layer];
         const auto tensor = ref.kind == BlockKind::kKeys ? layer.keys : layer.values;
         FINCHKV_ASSIGN_OR_RETURN(block, encode_checked(tensor, set, storage, ref.kind, ref.layer));
-        if (request.zstd_tensors) block = zstd_where_smaller(std::move(block));
+        if (request.zstd_tensors) block = zstd_where_smaller(block);
         head.raw_bytes += ref.raw_bytes;
         break;
       }
@@ -171,7 +171,7 @@ Result<PackedEntry> pack_entry(const PutRequest& request) {
       }
       case BlockKind::kDocumentTokens:
         block.bytes = std::as_bytes(std::span(*request.document_tokens));
-        block = zstd_where_smaller(std::move(block));
+        block = zstd_where_smaller(block);
         break;
       case BlockKind::kTable: break;
     }

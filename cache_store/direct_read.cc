@@ -106,8 +106,8 @@ class CountedFile final : public rocksdb::FSWritableFileOwnerWrapper {
 
 class DirectFileSystem final : public rocksdb::FileSystemWrapper {
  public:
-  DirectFileSystem(std::shared_ptr<rocksdb::FileSystem> base, std::shared_ptr<WriteCounter> counter)
-      : FileSystemWrapper(std::move(base)), counter_(std::move(counter)) {}
+  DirectFileSystem(const std::shared_ptr<rocksdb::FileSystem>& base, std::shared_ptr<WriteCounter> counter)
+      : FileSystemWrapper(base), counter_(std::move(counter)) {}
   [[nodiscard]] const char* Name() const override { return "finchkv"; }
 
   IOStatus NewRandomAccessFile(const std::string& name, const rocksdb::FileOptions& options,
@@ -144,9 +144,9 @@ class DirectFileSystem final : public rocksdb::FileSystemWrapper {
 
 }  // namespace
 
-std::shared_ptr<rocksdb::FileSystem> make_direct_file_system(std::shared_ptr<rocksdb::FileSystem> base,
+std::shared_ptr<rocksdb::FileSystem> make_direct_file_system(const std::shared_ptr<rocksdb::FileSystem>& base,
                                                              std::shared_ptr<WriteCounter> counter) {
-  return std::make_shared<DirectFileSystem>(std::move(base), std::move(counter));
+  return std::make_shared<DirectFileSystem>(base, std::move(counter));
 }
 
 }  // namespace finchkv::cache_store

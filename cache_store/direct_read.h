@@ -49,7 +49,7 @@ struct WriteCounter {
 };
 
 /// `base` with both abilities.
-[[nodiscard]] std::shared_ptr<rocksdb::FileSystem> make_direct_file_system(std::shared_ptr<rocksdb::FileSystem> base,
-                                                                           std::shared_ptr<WriteCounter> counter);
+[[nodiscard]] std::shared_ptr<rocksdb::FileSystem> make_direct_file_system(
+    const std::shared_ptr<rocksdb::FileSystem>& base, std::shared_ptr<WriteCounter> counter);
 
 }  // namespace finchkv::cache_store

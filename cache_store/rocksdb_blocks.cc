@@ -189,7 +189,7 @@ Status prepare_incoming(rocksdb::Env& env, const std::string& directory) {
   std::vector<std::string> left;
   if (status.ok()) status = env.GetChildren(incoming, &left);
   for (const std::string& name : left) {
-    if (status.ok() && name != "." && name != "..") status = env.DeleteFile(incoming + "/" + name);
+    if (status.ok() && name != "." && name != "..") status = env.DeleteFile(fmt::format("{}/{}", incoming, name));
   }
   return from_rocksdb(status, directory, "clearing " + incoming);
 }

@@ -46,7 +46,7 @@ void adopt(rocksdb::DB* db, const Handles& handles, Database& to) {
 Status sync_logs(rocksdb::Env& env, const std::string& directory, const FilesSeen& files) {
   for (const auto& [name, bytes] : files.logs) {
     std::unique_ptr<rocksdb::WritableFile> log;
-    rocksdb::Status status = env.ReopenWritableFile(directory + "/" + name, &log, rocksdb::EnvOptions());
+    rocksdb::Status status = env.ReopenWritableFile(fmt::format("{}/{}", directory, name), &log, rocksdb::EnvOptions());
     if (status.ok()) status = log->Sync();
     if (status.ok()) status = log->Close();
     FINCHKV_RETURN_IF_ERROR(from_rocksdb(status, directory, "syncing its log"));
