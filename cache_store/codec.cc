@@ -138,6 +138,7 @@ Status check_put(const PutRequest& request, const Tenant& ids) {
 
 Result<PackedEntry> pack_entry(const PutRequest& request) {
   PackedEntry out;
+  out.memory = request.set.memory;
   EntryHead& head = out.head;
   const KvSet& set = request.set;
   const DType storage = request.identity.storage;
@@ -169,10 +170,11 @@ Result<PackedEntry> pack_entry(const PutRequest& request) {
         FINCHKV_ASSIGN_OR_RETURN(block, encode_origins_of(set, ref.layer));
         break;
       }
-      case BlockKind::kDocumentTokens:
-        block.bytes = std::as_bytes(std::span(*request.document_tokens));
-        block = zstd_where_smaller(block);
+      case BlockKind::kDocumentTokens: {
+        const auto tokens = std::as_bytes(std::span(*request.document_tokens));
+        block = zstd_where_smaller(owning({tokens.begin(), tokens.end()}, BlockEncoding::kPlain));
         break;
+      }
       case BlockKind::kTable: break;
     }
     block.ordinal = ref.ordinal;

@@ -81,7 +81,7 @@ struct EntryHead {
   [[nodiscard]] Result<std::vector<BlockRef>> plan_blocks() const;
 };
 
-/// Bytes of one block; `owner` keeps them alive (null where the caller's KvSet does).
+/// Bytes of one block; `owner` keeps them alive (null where a KvSet's memory does).
 struct Block {
   std::uint32_t ordinal = 0;
   BlockEncoding encoding = BlockEncoding::kPlain;
@@ -92,7 +92,8 @@ struct Block {
 /// An entry in the storage dtype, neither sealed nor named: what copies and archives carry.
 struct PackedEntry {
   EntryHead head;             ///< without put id, table and key; created_unix_ms 0 for a new entry
-  std::vector<Block> blocks;  ///< ordinals 1 and up; may view the KvSet they were packed from
+  std::vector<Block> blocks;  ///< ordinals 1 and up
+  std::vector<std::shared_ptr<const void>> memory = {};  ///< of the KvSet that blocks may view
 };
 
 /// An entry as a put writes it.
@@ -112,7 +113,7 @@ struct EncodedEntry {
 [[nodiscard]] Status check_put(const PutRequest& request, const Tenant& ids);
 [[nodiscard]] Status check_label(const std::string& label);
 
-/// Packs a checked request. The result may point into request.set and request.document_tokens.
+/// Packs a checked request. The result shares the memory of request.set where nothing has to change.
 [[nodiscard]] Result<PackedEntry> pack_entry(const PutRequest& request);
 
 /// How a packed entry becomes one put's.
