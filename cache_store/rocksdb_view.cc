@@ -100,11 +100,14 @@ auto RocksDbView::read_entry(const CacheId& id, const Read& read)
     if (status.code() != StatusCode::kNotFound) return about_entry(id, status);
     // A reader's block may also have moved to another file under the same head.
     FINCHKV_ASSIGN_OR_RETURN(const bool reopened, host_->catch_up());
+    // A put books its entry right after it has written the head, under this lock: only then can it be leased.
+    { const std::lock_guard booked(host_->entry_mutex(id)); }
     auto now = look_up(id);
     if (now.is_ok() && now->record == found->record && !reopened) {
       // What is missing while nothing may take it is damage; what may not be protected any more is on its way out.
-      const bool stays = source.is_ok() && host_->open_source(now->owner, id, now->head).is_ok();
-      return stays ? about_entry(id, Status::corrupt(status.message())) : no_such_entry(id);
+      const bool stays = host_->open_source(now->owner, id, now->head).is_ok();
+      if (!stays) return no_such_entry(id);
+      if (source.is_ok()) return about_entry(id, Status::corrupt(status.message()));
     }
     found = std::move(now);
   }
