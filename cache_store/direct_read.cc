@@ -14,17 +14,36 @@ using rocksdb::Slice;
 
 // A tile stays in a second-level cache between being read and being hashed.
 constexpr std::size_t kTile = 256 << 10;
-// Values from here on are worth it; below, a copy in cache costs nothing.
-constexpr std::size_t kSmallest = 16 << 10;
-// Behind the one value of a table block: one restart point, their number, compression type, checksum.
-constexpr std::size_t kBehindValue = 4 + 4 + 1 + 4;
+// Behind the one value of a table block, all little-endian: where its one restart point is (0, 4 bytes), how many there
+// are (1, 4 bytes), the compression type (0, 1 byte). Then a checksum of 4 bytes.
+constexpr std::string_view kBehindValue("\0\0\0\0\1\0\0\0\0", 9);
+constexpr std::size_t kChecksum = 4;
 
 thread_local DirectRead* wanted = nullptr;
 
+void append_varint(std::string& to, std::uint64_t value) {
+  for (; value >= 0x80; value >>= 7) to.push_back(static_cast<char>(value | 0x80));
+  to.push_back(static_cast<char>(value));
+}
+
+// An entry of a table block: shared and own key bytes and value bytes as varints, then the key with the 8 bytes of its
+// sequence number (0 in a table that is ingested) and type (1, a value).
+std::string before_value(std::string_view key, std::size_t value_bytes) {
+  constexpr std::string_view kFirstValue("\1\0\0\0\0\0\0\0", 8);
+  std::string bytes;
+  append_varint(bytes, 0);
+  append_varint(bytes, key.size() + kFirstValue.size());
+  append_varint(bytes, value_bytes);
+  bytes += key;
+  bytes += kFirstValue;
+  return bytes;
+}
+
 }  // namespace
 
-DirectRead::DirectRead(std::span<std::byte> into, BlockHasher& hasher) : into_(into), hasher_(hasher) {
-  if (into.size() >= kSmallest) wanted = this;
+DirectRead::DirectRead(std::string_view key, std::span<std::byte> into, BlockHasher& hasher)
+    : before_(before_value(key, into.size())), into_(into), hasher_(hasher) {
+  if (into.size() >= kSmallest && before_.size() <= kSlack) wanted = this;
 }
 
 DirectRead::~DirectRead() {
@@ -45,8 +64,7 @@ class DirectFile final : public rocksdb::FSRandomAccessFileOwnerWrapper {
   IOStatus Read(std::uint64_t offset, std::size_t n, const IOOptions& options, Slice* result, char* scratch,
                 IODebugContext* debug) const override {
     DirectRead* const read = wanted;
-    if (read == nullptr || n < read->into_.size() + kBehindValue ||
-        n - read->into_.size() - kBehindValue > DirectRead::kSlack) {
+    if (read == nullptr || n != read->before_.size() + read->into_.size() + kBehindValue.size() + kChecksum) {
       return target()->Read(offset, n, options, result, scratch, debug);
     }
     wanted = nullptr;  // the next read is not of this value
@@ -56,9 +74,10 @@ class DirectFile final : public rocksdb::FSRandomAccessFileOwnerWrapper {
  private:
   IOStatus read_tiles(DirectRead& read, std::uint64_t offset, std::size_t n, const IOOptions& options, Slice* result,
                       IODebugContext* debug) const {
-    const std::size_t before = n - read.into_.size() - kBehindValue;
+    const std::size_t before = read.before_.size();
     const std::size_t end = before + read.into_.size();
     std::byte* const start = read.into_.data() - before;
+    target()->Hint(kSequential);
     std::size_t done = 0;
     std::size_t hashed = before;
     while (done < n) {
@@ -74,10 +93,15 @@ class DirectFile final : public rocksdb::FSRandomAccessFileOwnerWrapper {
         read.hasher_.update({start + hashed, upto - hashed});
         hashed = upto;
       }
-      if (got.size() < tile) break;  // the file ends here: RocksDB finds the block too short
+      if (got.size() < tile) break;  // the file ends here
     }
     const BlockDigest digest = read.hasher_.digest();
-    if (hashed == end) read.digest_ = digest;
+    if (done < n || std::memcmp(start, read.before_.data(), before) != 0 ||
+        std::memcmp(start + end, kBehindValue.data(), kBehindValue.size()) != 0) {
+      read.irregular_ = true;
+      return IOStatus::Corruption("a block of a table is not as it was written");
+    }
+    read.digest_ = digest;
     *result = Slice(reinterpret_cast<const char*>(start), done);
     return IOStatus::OK();
   }

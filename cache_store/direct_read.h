@@ -3,10 +3,13 @@
 // RocksDB reads a table block into memory of its own, from where its value would be copied again, through cold memory
 // both times. A block that holds one large value is instead read, in tiles, to the place that the calling thread has
 // named, and its digest is taken while each tile is in cache: one pass, no map (a bad sector under a map is a SIGBUS,
-// and a map dies with its file). RocksDB is given the block where it lies, as it would be for a mapped file. How a
-// value lies within its block is assumed here and checked by took(): when it is not as assumed, the value is where
-// RocksDB put it and nothing is lost but time. The file system also counts what is written through it. Thread-safe; a
-// DirectRead belongs to its thread.
+// and a map dies with its file). RocksDB is given the block where it lies, as it would be for a mapped file.
+//
+// RocksDB would check its own checksum over all of the block before it parses it: a second hash over every byte. It may
+// be told not to, because what it parses, the few bytes around the value, is compared here with what a table of ours
+// has there. Where they differ (damage, or a form of table that is not known here) the read fails and irregular() says
+// so: the caller reads again, checked by RocksDB and without this. The file system also counts what is written through
+// it. Thread-safe; a DirectRead belongs to its thread.
 #pragma once
 
 #include <atomic>
@@ -15,6 +18,8 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <string>
+#include <string_view>
 
 #include <rocksdb/file_system.h>
 
@@ -28,8 +33,12 @@ class DirectRead {
   /// Room that is written before and behind the value's place.
   static constexpr std::size_t kSlack = 64;
 
-  /// `into` has the value's size, with kSlack on both sides.
-  explicit DirectRead(std::span<std::byte> into, BlockHasher& hasher);
+  /// Values from here on are worth it; below, a copy in cache costs nothing.
+  static constexpr std::size_t kSmallest = 16 << 10;
+
+  /// `into` has the value's size, from kSmallest on, with kSlack on both sides. `key`: the value's, as the user gave
+  /// it.
+  DirectRead(std::string_view key, std::span<std::byte> into, BlockHasher& hasher);
   ~DirectRead();
   DirectRead(const DirectRead&) = delete;
   DirectRead& operator=(const DirectRead&) = delete;
@@ -37,11 +46,16 @@ class DirectRead {
   /// The digest of the value, if it was read to its place.
   [[nodiscard]] std::optional<BlockDigest> took(const char* value, std::size_t bytes);
 
+  /// The value's block was read, and is not what a table of ours has there.
+  [[nodiscard]] bool irregular() const { return irregular_; }
+
  private:
   friend class DirectFile;
+  std::string before_;  ///< what stands before the value in its block
   std::span<std::byte> into_;
   BlockHasher& hasher_;
   std::optional<BlockDigest> digest_;
+  bool irregular_ = false;
 };
 
 struct WriteCounter {

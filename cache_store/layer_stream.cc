@@ -48,17 +48,15 @@ class Work {
 
   // Until the layer is there, or something is wrong. `source` is needed as long as there are layers to read.
   Result<EntryReader::Layer> wait(std::uint32_t layer, BlockSource* source) {
+    bool more = true;  // somebody else is at the layer: then the next ones, not idling
     for (;;) {
       {
         std::unique_lock lock(mutex_);
+        if (!more) changed_.wait(lock, [&] { return layers_[layer] || !status_.is_ok(); });
         if (layers_[layer]) return *layers_[layer];
         if (!status_.is_ok()) return status_;
-        if (next_ > layer) {
-          changed_.wait(lock, [&] { return layers_[layer] || !status_.is_ok(); });
-          continue;
-        }
       }
-      read_one(*source);
+      more = read_one(*source);
     }
   }
 

@@ -74,7 +74,7 @@ rocksdb::DBOptions database_options(const OpenKind& kind) {
   options.skip_stats_update_on_db_open = true;
   options.max_open_files = most_open_files();
   options.advise_random_on_open = false;  // blocks are read from end to end
-  options.bytes_per_sync = 8 << 20;       // writing out begins before the final sync
+  options.bytes_per_sync = 2 << 20;       // writing out begins before the final sync
   options.max_file_opening_threads = 2;
   options.max_total_wal_size = kMostLogBytes;
   options.max_background_jobs = 2;

@@ -13,9 +13,7 @@ using cache_store::EntryStream;
 using cache_store::PackedEntry;
 using cache_store::PutOptions;
 using cache_store::PutRequest;
-using cache_store::Store;
 using cache_store::StoreStats;
-using cache_store::Tenant;
 
 Result<std::unique_ptr<AskStore>> AskStore::open(const StoreOptions& options, const Access& access,
                                                  std::function<void(const std::string&)> on_wait) {
