@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <initializer_list>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -24,6 +25,22 @@ using BlockDigest = std::array<std::uint8_t, 16>;
 [[nodiscard]] Sha256 hmac_sha256(std::span<const std::byte> key,
                                  std::initializer_list<std::span<const std::byte>> parts);
 [[nodiscard]] BlockDigest block_digest(std::span<const std::byte> data);
+
+/// block_digest over bytes that come piece by piece. One thread at a time; use again after digest().
+class BlockHasher {
+ public:
+  BlockHasher();
+  ~BlockHasher();
+  BlockHasher(const BlockHasher&) = delete;
+  BlockHasher& operator=(const BlockHasher&) = delete;
+
+  void update(std::span<const std::byte> data);
+  [[nodiscard]] BlockDigest digest();  ///< of everything since the last digest()
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
 
 [[nodiscard]] std::string to_hex(std::span<const std::uint8_t> bytes);
 /// Lower- or upper-case hex digits of even length; nullopt otherwise.

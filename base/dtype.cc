@@ -1,9 +1,16 @@
 #include "base/dtype.h"
 
+#include <algorithm>
+#include <array>
 #include <cassert>
 #include <cstring>
 
+#include "base/dtype_ops.h"
+
 namespace finchkv {
+
+static_assert(static_cast<int>(DType::kF32) == kElementF32 && static_cast<int>(DType::kF16) == kElementF16 &&
+              static_cast<int>(DType::kBF16) == kElementBF16);
 
 std::string_view dtype_name(DType dtype) {
   switch (dtype) {
@@ -52,33 +59,53 @@ F16 f32_to_f16(float v) {
 }
 
 void convert_to_f32(DType from, const void* src, float* dst, std::size_t count) {
-  const auto* words = static_cast<const std::uint16_t*>(src);
+  const auto* in = static_cast<const std::byte*>(src);
+  auto* out = reinterpret_cast<std::byte*>(dst);
   switch (from) {
-    case DType::kF32: std::memcpy(dst, src, count * sizeof(float)); return;
-    case DType::kF16:
-      for (std::size_t i = 0; i < count; ++i) dst[i] = f16_to_f32(words[i]);
+    case DType::kF32:
+      if (count != 0) std::memcpy(dst, src, count * sizeof(float));
       return;
-    case DType::kBF16:
-      for (std::size_t i = 0; i < count; ++i) dst[i] = bf16_to_f32(words[i]);
-      return;
+    case DType::kF16: dtype_ops().f16_to_f32(in, count, out); return;
+    case DType::kBF16: dtype_ops().bf16_to_f32(in, count, out); return;
     case DType::kQ8:
     case DType::kQ4: assert(false && "quantised layouts have their own codec"); return;
   }
 }
 
 void convert_from_f32(DType to, const float* src, void* dst, std::size_t count) {
-  auto* words = static_cast<std::uint16_t*>(dst);
+  const auto* in = reinterpret_cast<const std::byte*>(src);
+  auto* out = static_cast<std::byte*>(dst);
   switch (to) {
-    case DType::kF32: std::memcpy(dst, src, count * sizeof(float)); return;
-    case DType::kF16:
-      for (std::size_t i = 0; i < count; ++i) words[i] = f32_to_f16(src[i]);
+    case DType::kF32:
+      if (count != 0) std::memcpy(dst, src, count * sizeof(float));
       return;
-    case DType::kBF16:
-      for (std::size_t i = 0; i < count; ++i) words[i] = f32_to_bf16(src[i]);
-      return;
+    case DType::kF16: dtype_ops().f32_to_f16(in, count, out); return;
+    case DType::kBF16: dtype_ops().f32_to_bf16(in, count, out); return;
     case DType::kQ8:
     case DType::kQ4: assert(false && "quantised layouts have their own codec"); return;
   }
+}
+
+void convert_elements(DType from, const void* src, DType to, void* dst, std::size_t count) {
+  if (from == to) {
+    if (count != 0) std::memcpy(dst, src, count * element_bytes(from));
+    return;
+  }
+  if (from == DType::kF32) return convert_from_f32(to, static_cast<const float*>(src), dst, count);
+  if (to == DType::kF32) return convert_to_f32(from, src, static_cast<float*>(dst), count);
+  std::array<float, 1024> wide;
+  const auto* in = static_cast<const std::byte*>(src);
+  auto* out = static_cast<std::byte*>(dst);
+  for (std::size_t first = 0; first < count; first += wide.size()) {
+    const std::size_t n = std::min(wide.size(), count - first);
+    convert_to_f32(from, in + first * element_bytes(from), wide.data(), n);
+    convert_from_f32(to, wide.data(), out + first * element_bytes(to), n);
+  }
+}
+
+bool all_elements_finite(DType dtype, std::span<const std::byte> elements) {
+  assert(elements.size() % element_bytes(dtype) == 0);
+  return dtype_ops().all_finite[static_cast<int>(dtype)](elements.data(), elements.size() / element_bytes(dtype));
 }
 
 }  // namespace finchkv

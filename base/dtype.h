@@ -36,8 +36,14 @@ using F16 = std::uint16_t;
 [[nodiscard]] float f16_to_f32(F16 v);
 [[nodiscard]] F16 f32_to_f16(float v);
 
-/// Converts count elements of a floating dtype; source and destination do not overlap.
+/// Converts count elements of a floating dtype; source and destination do not overlap. Vectorised, with the bits of the
+/// functions above.
 void convert_to_f32(DType from, const void* src, float* dst, std::size_t count);
 void convert_from_f32(DType to, const float* src, void* dst, std::size_t count);
+/// Between any two floating dtypes, by way of f32 a piece at a time.
+void convert_elements(DType from, const void* src, DType to, void* dst, std::size_t count);
+
+/// Whether all of these elements (f32, f16 or bf16) are neither infinite nor NaN. No alignment needed.
+[[nodiscard]] bool all_elements_finite(DType dtype, std::span<const std::byte> elements);
 
 }  // namespace finchkv

@@ -1,178 +1,34 @@
 #include "base/quantised.h"
 
-#include <algorithm>
 #include <cassert>
-#include <cmath>
-#include <cstring>
-#include <limits>
 
 #include <fmt/format.h>
+
+#include "base/dtype_ops.h"
 
 namespace finchkv {
 namespace {
 
-// A tile is the smallest piece that stands together in the bytes: the scales of its groups, for q4 their minima, then
-// the quants. For keys it is up to 64 tokens of one head, a group a channel; for values one token of one head.
-// Element j of group i is at in[i * group_stride + j * step]; its q8 byte at the same offset, its q4 byte at
-// i * nibble_stride + (j / 2) * step.
-struct Tile {
-  std::uint64_t groups = 0;
-  std::uint64_t elements = 0;
-  std::uint64_t group_stride = 0;
-  std::uint64_t nibble_stride = 0;
-  std::uint64_t step = 0;
-  std::uint64_t nibble_bytes = 0;
-  std::uint64_t length = 0;       // of every group but, for values, the last
-  std::uint64_t last_length = 0;  // of the last group
+static_assert(kQuantGroup == 64, "dtype_ops_groups.h and the stored bytes say so too");
 
-  [[nodiscard]] std::uint64_t length_of(std::uint64_t group) const {
-    return group + 1 == groups ? last_length : length;
+int layout_index(DType layout) { return layout == DType::kQ8 ? kLayoutQ8 : kLayoutQ4; }
+int axis_index(GroupAxis axis) { return axis == GroupAxis::kTokens ? kAxisTokens : kAxisChannels; }
+
+std::uint64_t group_header_bytes(DType layout) { return layout == DType::kQ8 ? 2 : 4; }
+
+// Of `count` elements that share bytes: two nibbles to a byte, the last may stand alone.
+std::uint64_t quant_bytes(DType layout, std::uint64_t count) {
+  return layout == DType::kQ8 ? count : count / 2 + count % 2;
+}
+
+std::uint64_t head_bytes(DType layout, GroupAxis axis, const QuantisedShape& shape) {
+  if (axis == GroupAxis::kChannels) {
+    const std::uint64_t groups = (shape.channels - 1) / kQuantGroup + 1;
+    return shape.tokens * (groups * group_header_bytes(layout) + quant_bytes(layout, shape.channels));
   }
-  [[nodiscard]] std::uint64_t bytes(DType layout) const {
-    return layout == DType::kQ8 ? groups * 2 + elements : groups * 4 + nibble_bytes;
-  }
-};
-
-Tile tile_at(GroupAxis axis, const QuantisedShape& shape, std::uint64_t first_token) {
-  Tile t;
-  if (axis == GroupAxis::kTokens) {
-    const std::uint64_t tokens = std::min<std::uint64_t>(kQuantGroup, shape.tokens - first_token);
-    t = {.groups = shape.channels,
-         .elements = tokens * shape.channels,
-         .group_stride = 1,
-         .nibble_stride = 1,
-         .step = shape.channels,
-         .nibble_bytes = (tokens + 1) / 2 * shape.channels,
-         .length = tokens,
-         .last_length = tokens};
-  } else {
-    const std::uint64_t groups = (shape.channels + kQuantGroup - 1) / kQuantGroup;
-    t = {.groups = groups,
-         .elements = shape.channels,
-         .group_stride = kQuantGroup,
-         .nibble_stride = kQuantGroup / 2,
-         .step = 1,
-         .nibble_bytes = (shape.channels + 1) / 2,
-         .length = kQuantGroup,
-         .last_length = shape.channels - (groups - 1) * kQuantGroup};
-  }
-  return t;
-}
-
-std::uint64_t tile_tokens(GroupAxis axis) { return axis == GroupAxis::kTokens ? kQuantGroup : 1; }
-
-F16 next_up(F16 v) {  // the next f16 above a finite one
-  if (v == 0x8000U || v == 0) return 1;
-  return static_cast<F16>((v & 0x8000U) != 0 ? v - 1 : v + 1);
-}
-
-F16 next_down(F16 v) {
-  if (v == 0x8000U || v == 0) return 0x8001U;
-  return static_cast<F16>((v & 0x8000U) != 0 ? v + 1 : v - 1);
-}
-
-bool is_finite_f16(F16 v) { return (v & 0x7c00U) != 0x7c00U; }
-
-F16 round_up(float x) {  // the smallest f16 not below x
-  const F16 v = f32_to_f16(x);
-  return is_finite_f16(v) && f16_to_f32(v) < x ? next_up(v) : v;
-}
-
-F16 round_down(float x) {
-  const F16 v = f32_to_f16(x);
-  return is_finite_f16(v) && f16_to_f32(v) > x ? next_down(v) : v;
-}
-
-F16 load_f16(const std::byte* at) {
-  F16 v = 0;
-  std::memcpy(&v, at, sizeof(v));
-  return v;
-}
-
-void store_f16(std::byte* at, F16 v) { std::memcpy(at, &v, sizeof(v)); }
-
-int quantum(float x, float scale, int lowest, int highest) {
-  if (scale == 0.0F) return 0;
-  return static_cast<int>(
-      std::nearbyint(std::clamp(x / scale, static_cast<float>(lowest), static_cast<float>(highest))));
-}
-
-bool encode_q8(const Tile& t, const float* in, std::byte* out) {
-  std::byte* quants = out + t.groups * 2;
-  for (std::uint64_t i = 0; i < t.groups; ++i) {
-    float most = 0.0F;
-    for (std::uint64_t j = 0; j < t.length_of(i); ++j) {
-      const float x = in[i * t.group_stride + j * t.step];
-      if (!std::isfinite(x)) return false;
-      most = std::max(most, std::fabs(x));
-    }
-    const F16 scale = round_up(most / 127.0F);
-    if (!is_finite_f16(scale)) return false;
-    store_f16(out + i * 2, scale);
-    for (std::uint64_t j = 0; j < t.length_of(i); ++j) {
-      const std::uint64_t at = i * t.group_stride + j * t.step;
-      quants[at] = static_cast<std::byte>(static_cast<std::int8_t>(quantum(in[at], f16_to_f32(scale), -127, 127)));
-    }
-  }
-  return true;
-}
-
-bool encode_q4(const Tile& t, const float* in, std::byte* out) {
-  std::byte* quants = out + t.groups * 4;
-  std::memset(quants, 0, t.nibble_bytes);
-  for (std::uint64_t i = 0; i < t.groups; ++i) {
-    float least = std::numeric_limits<float>::infinity();
-    float most = -std::numeric_limits<float>::infinity();
-    for (std::uint64_t j = 0; j < t.length_of(i); ++j) {
-      const float x = in[i * t.group_stride + j * t.step];
-      if (!std::isfinite(x)) return false;
-      least = std::min(least, x);
-      most = std::max(most, x);
-    }
-    const F16 minimum = round_down(least);
-    if (!is_finite_f16(minimum)) return false;
-    const float base = f16_to_f32(minimum);
-    const F16 scale = round_up((most - base) / 15.0F);
-    if (!is_finite_f16(scale)) return false;
-    store_f16(out + i * 2, scale);
-    store_f16(out + (t.groups + i) * 2, minimum);
-    for (std::uint64_t j = 0; j < t.length_of(i); ++j) {
-      const int q = quantum(in[i * t.group_stride + j * t.step] - base, f16_to_f32(scale), 0, 15);
-      quants[i * t.nibble_stride + j / 2 * t.step] |= static_cast<std::byte>(j % 2 == 0 ? q : q << 4);
-    }
-  }
-  return true;
-}
-
-bool decode_q8(const Tile& t, const std::byte* in, float* out) {
-  const std::byte* quants = in + t.groups * 2;
-  for (std::uint64_t i = 0; i < t.groups; ++i) {
-    const F16 scale = load_f16(in + i * 2);
-    if (!is_finite_f16(scale)) return false;
-    const float step = f16_to_f32(scale);
-    for (std::uint64_t j = 0; j < t.length_of(i); ++j) {
-      const std::uint64_t at = i * t.group_stride + j * t.step;
-      out[at] = static_cast<float>(static_cast<std::int8_t>(quants[at])) * step;
-    }
-  }
-  return true;
-}
-
-bool decode_q4(const Tile& t, const std::byte* in, float* out) {
-  const std::byte* quants = in + t.groups * 4;
-  for (std::uint64_t i = 0; i < t.groups; ++i) {
-    const F16 scale = load_f16(in + i * 2);
-    const F16 minimum = load_f16(in + (t.groups + i) * 2);
-    if (!is_finite_f16(scale) || !is_finite_f16(minimum)) return false;
-    const float step = f16_to_f32(scale);
-    const float base = f16_to_f32(minimum);
-    for (std::uint64_t j = 0; j < t.length_of(i); ++j) {
-      const auto pair = std::to_integer<unsigned>(quants[i * t.nibble_stride + j / 2 * t.step]);
-      const unsigned q = j % 2 == 0 ? pair & 15U : pair >> 4;
-      out[i * t.group_stride + j * t.step] = base + static_cast<float>(q) * step;
-    }
-  }
-  return true;
+  // Tiles of 64 tokens are even, so their nibbles count up to those of all tokens.
+  const std::uint64_t tiles = (shape.tokens - 1) / kQuantGroup + 1;
+  return shape.channels * (tiles * group_header_bytes(layout) + quant_bytes(layout, shape.tokens));
 }
 
 }  // namespace
@@ -183,49 +39,41 @@ std::optional<std::uint64_t> quantised_bytes(DType layout, GroupAxis axis, const
   // A tensor never takes more than 8 bytes an element (one channel of one token: scale, minimum, quant).
   constexpr std::uint64_t kMost = std::uint64_t{1} << 59;
   if (shape.heads > kMost / shape.tokens || shape.heads * shape.tokens > kMost / shape.channels) return std::nullopt;
-  const std::uint64_t run = tile_tokens(axis);
-  const std::uint64_t whole = shape.tokens / run;
-  std::uint64_t per_head = whole == 0 ? 0 : whole * tile_at(axis, shape, 0).bytes(layout);
-  if (shape.tokens % run != 0) per_head += tile_at(axis, shape, whole * run).bytes(layout);
-  return shape.heads * per_head;
+  return shape.heads * head_bytes(layout, axis, shape);
 }
 
-Status quantise(DType layout, GroupAxis axis, const QuantisedShape& shape, std::span<const float> in,
+Status quantise(DType layout, GroupAxis axis, const QuantisedShape& shape, DType from, std::span<const std::byte> in,
                 std::span<std::byte> out) {
-  assert(in.size() == shape.heads * shape.tokens * shape.channels);
+  assert(in.size() == shape.heads * shape.tokens * shape.channels * element_bytes(from));
   assert(out.size() == quantised_bytes(layout, axis, shape));
-  std::byte* at = out.data();
+  if (out.empty()) return Status::ok();
+  const auto encode = dtype_ops().encode[static_cast<int>(from)][layout_index(layout)][axis_index(axis)];
+  const std::uint64_t wide = in.size() / shape.heads;
+  const std::uint64_t narrow = out.size() / shape.heads;
   for (std::uint64_t h = 0; h < shape.heads; ++h) {
-    for (std::uint64_t token = 0; token < shape.tokens; token += tile_tokens(axis)) {
-      const Tile tile = tile_at(axis, shape, token);
-      const float* from = in.data() + (h * shape.tokens + token) * shape.channels;
-      if (!(layout == DType::kQ8 ? encode_q8(tile, from, at) : encode_q4(tile, from, at))) {
-        return Status::invalid_argument(
-            fmt::format("KV head {}, from token {}: a number is not finite or too large for {}; store it as f32 or "
-                        "bf16",
-                        h, token, dtype_name(layout)));
-      }
-      at += tile.bytes(layout);
+    const std::uint64_t token = encode(in.data() + h * wide, shape.tokens, shape.channels, out.data() + h * narrow);
+    if (token != shape.tokens) {
+      return Status::invalid_argument(
+          fmt::format("KV head {}, from token {}: a number is not finite or too large for {}; store it as f32 or bf16",
+                      h, token, dtype_name(layout)));
     }
   }
   return Status::ok();
 }
 
-Status dequantise(DType layout, GroupAxis axis, const QuantisedShape& shape, std::span<const std::byte> in,
-                  std::span<float> out) {
+Status dequantise(DType layout, GroupAxis axis, const QuantisedShape& shape, std::span<const std::byte> in, DType to,
+                  std::span<std::byte> out) {
   assert(in.size() == quantised_bytes(layout, axis, shape));
-  assert(out.size() == shape.heads * shape.tokens * shape.channels);
-  const std::byte* at = in.data();
+  assert(out.size() == shape.heads * shape.tokens * shape.channels * element_bytes(to));
+  if (in.empty()) return Status::ok();
+  const auto decode = dtype_ops().decode[static_cast<int>(to)][layout_index(layout)][axis_index(axis)];
+  const std::uint64_t narrow = in.size() / shape.heads;
+  const std::uint64_t wide = out.size() / shape.heads;
   for (std::uint64_t h = 0; h < shape.heads; ++h) {
-    for (std::uint64_t token = 0; token < shape.tokens; token += tile_tokens(axis)) {
-      const Tile tile = tile_at(axis, shape, token);
-      float* to = out.data() + (h * shape.tokens + token) * shape.channels;
-      if (!(layout == DType::kQ8 ? decode_q8(tile, at, to) : decode_q4(tile, at, to))) {
-        return Status::corrupt(
-            fmt::format("KV head {}, from token {}: a scale or minimum of the {} layout is not finite", h, token,
-                        dtype_name(layout)));
-      }
-      at += tile.bytes(layout);
+    const std::uint64_t token = decode(in.data() + h * narrow, shape.tokens, shape.channels, out.data() + h * wide);
+    if (token != shape.tokens) {
+      return Status::corrupt(fmt::format("KV head {}, from token {}: a scale or minimum of the {} layout is not finite",
+                                         h, token, dtype_name(layout)));
     }
   }
   return Status::ok();

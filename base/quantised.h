@@ -4,7 +4,9 @@
 // q in 0..15, two to a byte, low nibble first, an f16 scale and an f16 minimum a group. A group is 64 elements, the
 // last of a run may be short. Keys are grouped along tokens per channel (their outliers sit in channels), values along
 // channels per token. Scales are rounded up and minima down, so that no element is off by more than half a step.
-// Pure functions on memory of the caller, thread-safe; this is the plain version.
+// Elements are f32, f16 or bf16 in memory and are read and written as they are. The loops are vectorised (dtype_ops.h);
+// bytes and numbers are the same on every processor. Pure functions on memory of the caller, thread-safe; in and out do
+// not overlap and need no alignment. One call works on one core: callers split by layer or head where they want more.
 #pragma once
 
 #include <cstddef>
@@ -33,13 +35,14 @@ struct QuantisedShape {
 /// Bytes of a tensor [heads, tokens, channels] in q8 or q4; nullopt when the count does not fit 63 bits.
 [[nodiscard]] std::optional<std::uint64_t> quantised_bytes(DType layout, GroupAxis axis, const QuantisedShape& shape);
 
-/// `in` is [heads, tokens, channels], `out` quantised_bytes long. invalid_argument, saying where, for a number that is
-/// not finite or too large for an f16 scale or minimum.
-[[nodiscard]] Status quantise(DType layout, GroupAxis axis, const QuantisedShape& shape, std::span<const float> in,
-                              std::span<std::byte> out);
+/// `in` is [heads, tokens, channels] of `from` (f32, f16 or bf16), `out` quantised_bytes long. invalid_argument, saying
+/// where, for a number that is not finite or too large for an f16 scale or minimum; `out` is then in part written.
+[[nodiscard]] Status quantise(DType layout, GroupAxis axis, const QuantisedShape& shape, DType from,
+                              std::span<const std::byte> in, std::span<std::byte> out);
 
-/// The inverse, with sizes as above. corrupt when a scale or minimum is not a finite number.
+/// The inverse, with sizes as above. corrupt when a scale or minimum is not a finite number. Numbers are rounded to
+/// `to` as dtype.h does: f16 becomes infinite where a quantised number is beyond it.
 [[nodiscard]] Status dequantise(DType layout, GroupAxis axis, const QuantisedShape& shape,
-                                std::span<const std::byte> in, std::span<float> out);
+                                std::span<const std::byte> in, DType to, std::span<std::byte> out);
 
 }  // namespace finchkv

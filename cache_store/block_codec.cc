@@ -1,8 +1,6 @@
 #include "cache_store/block_codec.h"
 
 #include <cstring>
-#include <new>
-#include <vector>
 
 #include <fmt/format.h>
 
@@ -46,24 +44,10 @@ Result<Block> encode_tensor(std::span<const std::byte> tensor, DType dtype, DTyp
   const std::shared_ptr<std::byte> memory = allocate_shared_bytes(*bytes);
   if (!memory) return Status::resource_exhausted(fmt::format("no memory for a block of {} bytes", *bytes));
   const std::span<std::byte> out(memory.get(), *bytes);
-  const std::size_t count = tensor.size() / element_bytes(dtype);
-  try {
-    std::vector<float> wide;
-    std::span<const float> floats;
-    if (dtype == DType::kF32) {
-      floats = {reinterpret_cast<const float*>(tensor.data()), count};
-    } else {
-      wide.resize(count);
-      convert_to_f32(dtype, tensor.data(), wide.data(), count);
-      floats = wide;
-    }
-    if (is_quantised(storage)) {
-      FINCHKV_RETURN_IF_ERROR(quantise(storage, axis_of(kind), quantised_shape(shape, n_kept), floats, out));
-    } else {
-      convert_from_f32(storage, floats.data(), out.data(), count);
-    }
-  } catch (const std::bad_alloc&) {
-    return Status::resource_exhausted(fmt::format("no memory to convert {} numbers", count));
+  if (is_quantised(storage)) {
+    FINCHKV_RETURN_IF_ERROR(quantise(storage, axis_of(kind), quantised_shape(shape, n_kept), dtype, tensor, out));
+  } else {
+    convert_elements(dtype, tensor.data(), storage, out.data(), tensor.size() / element_bytes(dtype));
   }
   return Block{.ordinal = 0, .bytes = out, .owner = memory};
 }
@@ -75,19 +59,7 @@ Status decode_tensor(std::span<const std::byte> stored, DType storage, BlockKind
     std::memcpy(out.data(), stored.data(), stored.size());
     return Status::ok();
   }
-  const QuantisedShape quantised = quantised_shape(shape, n_kept);
-  if (decoded == DType::kF32) {
-    return dequantise(storage, axis_of(kind), quantised, stored,
-                      {reinterpret_cast<float*>(out.data()), out.size() / sizeof(float)});
-  }
-  try {
-    std::vector<float> wide(out.size() / element_bytes(decoded));
-    FINCHKV_RETURN_IF_ERROR(dequantise(storage, axis_of(kind), quantised, stored, wide));
-    convert_from_f32(decoded, wide.data(), out.data(), wide.size());
-  } catch (const std::bad_alloc&) {
-    return Status::resource_exhausted(fmt::format("no memory to decode {} bytes", out.size()));
-  }
-  return Status::ok();
+  return dequantise(storage, axis_of(kind), quantised_shape(shape, n_kept), stored, decoded, out);
 }
 
 }  // namespace finchkv::cache_store

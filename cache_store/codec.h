@@ -2,14 +2,14 @@
 //
 // Ordinal 0 is the table of all other blocks with their sizes and digests; its own digest, the table root, stands in
 // the head. Then come, per layer, keys, values and origins, and last, optionally, the document's token ids.
+// In two steps each way, so that copies need not decode: a KvSet is packed (storage dtype, delta, zstd), and a packed
+// entry is finished for one put (sealed where there are keys, digests, table, head).
 // Everything read is untrusted: sizes are checked before memory is taken, digests before bytes are used.
-// Pure functions and values, thread-safe. Knows nothing of where blocks live.
+// Values and pure functions, thread-safe. Knows nothing of where blocks live. Reading: entry_reader.h.
 #pragma once
 
-#include <array>
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -20,26 +20,28 @@
 #include "base/kvset.h"
 #include "base/status.h"
 #include "cache_store/identity.h"
+#include "cache_store/put_id.h"
 #include "cache_store/store.h"
 
 namespace finchkv::cache_store {
 
-inline constexpr std::uint32_t kHeadVersion = 1;
+inline constexpr std::uint32_t kHeadVersion = 2;
+inline constexpr std::uint32_t kOldestHeadVersion = 1;
 inline constexpr std::uint32_t kTableOrdinal = 0;
 
-/// Names the blocks of one put. Random, so that a put never meets another's blocks.
-struct PutId {
-  std::array<std::uint8_t, 16> bytes{};
-
-  [[nodiscard]] static PutId random();
-  auto operator<=>(const PutId&) const = default;
-};
-
 enum class BlockKind : std::uint16_t { kTable = 0, kKeys = 1, kValues = 2, kOrigins = 3, kDocumentTokens = 4 };
+
+/// What was done to a block's layout before sealing. Stored in files: values never change.
+enum class BlockEncoding : std::uint16_t {
+  kPlain = 0,  ///< as docs/formats.md lays the kind out
+  kZstd = 1,   ///< that, as one zstd frame
+  kDelta = 2,  ///< origins only: origin_codec.h
+};
 
 struct BlockRef {
   std::uint32_t ordinal = 0;
   BlockKind kind = BlockKind::kTable;
+  BlockEncoding encoding = BlockEncoding::kPlain;
   std::uint32_t layer = 0;  ///< 0 for the table and the document
   std::uint64_t stored_bytes = 0;
   std::uint64_t raw_bytes = 0;  ///< once decoded
@@ -47,6 +49,7 @@ struct BlockRef {
 
   bool operator==(const BlockRef&) const = default;
 };
+[[nodiscard]] std::string describe(const BlockRef& ref);  ///< "block 4 (keys of layer 1)"
 
 struct EntryHead {
   CacheIdentity identity;
@@ -63,25 +66,41 @@ struct EntryHead {
   std::uint64_t stored_bytes = 0;
   std::uint64_t raw_bytes = 0;
   bool has_document_tokens = false;
+  bool own_table = false;  ///< its blocks are a RocksDB table of their own
+  bool sealed = false;     ///< its blocks are encrypted under a data key, which stands wrapped in its record
   BlockRef table;
+
+  // Not part of the message: set where a record is made or read.
+  std::vector<std::byte> wrapped_key;  ///< WrappedKey::encode(); empty where nothing is sealed
+  Sha256 message_digest{};             ///< of everything above: what the wrapped key is tied to
 
   /// The table, three blocks a layer, and the document where it is kept: ordinals 0 to block_count() - 1.
   [[nodiscard]] std::uint32_t block_count() const { return 1 + 3 * shape.n_layers + (has_document_tokens ? 1U : 0U); }
-  /// What stands behind the table, without digests. corrupt when a size cannot be.
+  /// What stands behind the table, in its plain encoding: stored_bytes is what the layout takes, digests are zero.
+  /// corrupt when a size cannot be.
   [[nodiscard]] Result<std::vector<BlockRef>> plan_blocks() const;
 };
 
-/// Bytes of one block; `owner` keeps them alive (null where the caller's KvSet does).
+/// Bytes of one block; `owner` keeps them alive (null where a KvSet's memory does).
 struct Block {
   std::uint32_t ordinal = 0;
+  BlockEncoding encoding = BlockEncoding::kPlain;
   std::span<const std::byte> bytes;
   std::shared_ptr<const void> owner;
 };
 
+/// An entry in the storage dtype, neither sealed nor named: what copies and archives carry.
+struct PackedEntry {
+  EntryHead head;             ///< without put id, table and key; created_unix_ms 0 for a new entry
+  std::vector<Block> blocks;  ///< ordinals 1 and up
+  std::vector<std::shared_ptr<const void>> memory = {};  ///< of the KvSet that blocks may view
+};
+
+/// An entry as a put writes it.
 struct EncodedEntry {
   EntryHead head;
   std::vector<std::byte> head_record;
-  std::vector<Block> blocks;  ///< by ordinal; views into request.set where its dtype is the stored one
+  std::vector<Block> blocks;  ///< by ordinal, the table first
   std::uint64_t block_bytes = 0;
 };
 
@@ -89,36 +108,36 @@ struct EncodedEntry {
 /// set exactly as from a stored one.
 [[nodiscard]] Result<KvSet> as_stored(const KvSet& set, DType storage);
 
-/// invalid_argument when identity, set, document and label of a put do not hold together.
-[[nodiscard]] Status check_put(const PutRequest& request, const Tenant& tenant);
-/// Encodes a checked request. The result may point into request.set.
-[[nodiscard]] Result<EncodedEntry> encode_entry(const PutRequest& request, const PutId& put_id,
-                                                std::uint64_t created_unix_ms);
+/// invalid_argument when identity, set, document and label of a put do not hold together. `ids` is the tenant whose key
+/// the token hashes were made with.
+[[nodiscard]] Status check_put(const PutRequest& request, const Tenant& ids);
+[[nodiscard]] Status check_label(const std::string& label);
+
+/// Packs a checked request. The result shares the memory of request.set where nothing has to change.
+[[nodiscard]] Result<PackedEntry> pack_entry(const PutRequest& request);
+
+/// How a packed entry becomes one put's.
+struct FinishOptions {
+  PutId put_id;
+  std::uint64_t now_unix_ms = 0;
+  Provenance provenance = Provenance::kComputed;
+  std::string_view tenant = {};                       ///< whose blocks these are: sealing is tied to it
+  const KeyRing* keys = nullptr;                      ///< sealed when there are keys
+  std::uint64_t own_table_bytes = ~std::uint64_t{0};  ///< from this size on the blocks get a table of their own
+};
+/// invalid_argument for what could not be read back. The result may point into `packed`.
+[[nodiscard]] Result<EncodedEntry> finish_entry(const PackedEntry& packed, const FinishOptions& options);
+/// The bytes that finish_entry will make of it, at most.
+[[nodiscard]] std::uint64_t finished_bytes(const PackedEntry& packed, bool sealed);
 
 /// Checks digest, structure and limits, and that the identity's id for this tenant is `id`.
-[[nodiscard]] Result<EntryHead> decode_head(std::span<const std::byte> record, const CacheId& id, const Tenant& tenant);
+[[nodiscard]] Result<EntryHead> decode_head(std::span<const std::byte> record, const CacheId& id, const Tenant& ids);
 /// The same without the comparison of ids: for garbage collection, which holds no tenant's key.
 [[nodiscard]] Result<EntryHead> decode_head_unbound(std::span<const std::byte> record);
 /// The record's digest matches: these are the bytes that some program wrote, whether or not this one can read them.
 [[nodiscard]] bool head_is_as_written(std::span<const std::byte> record);
 
-/// Gives the bytes of one block to `use`, which must not keep them. not_found when there is no such block.
-using BlockReader =
-    std::function<Status(std::uint32_t ordinal, const std::function<Status(std::span<const std::byte>)>& use)>;
-
-/// Readers over blocks. A missing block is not_found (the caller knows whether the entry went away meanwhile);
-/// everything else that is wrong is corrupt.
-[[nodiscard]] Result<std::vector<BlockRef>> read_table(const EntryHead& head, const BlockReader& read);
-[[nodiscard]] Result<KvSet> read_kvset(const EntryHead& head, const BlockReader& read);
-[[nodiscard]] Result<std::vector<std::vector<std::uint32_t>>> read_origins(const EntryHead& head,
-                                                                           const BlockReader& read);
-[[nodiscard]] Result<std::vector<std::int32_t>> read_document_tokens(const EntryHead& head, const Tenant& tenant,
-                                                                     const BlockReader& read);
-
-/// Reads every block, decodes it, and checks all that can be checked.
-[[nodiscard]] Status verify_entry(const EntryHead& head, const Tenant& tenant, const BlockReader& read);
-
-/// The head as callers see it; label, hits and last use are the store's to fill in.
+/// The head as callers see it; what is kept apart from the head is the store's to fill in.
 [[nodiscard]] EntryInfo make_entry_info(const CacheId& id, const EntryHead& head);
 
 }  // namespace finchkv::cache_store

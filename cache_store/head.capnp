@@ -27,6 +27,8 @@ struct EntryHead {
   rawBytes @19 :UInt64;         # keys and values, decoded
   hasDocumentTokens @20 :Bool;
   table @21 :BlockRef;          # its digest is the table root: it stands for every block's
+  ownTable @22 :Bool;           # since version 2: the blocks are a RocksDB table of their own
+  sealed @23 :Bool;             # since version 2: the blocks are sealed; their wrapped data key follows the message
 }
 
 struct Rope {
@@ -47,7 +49,7 @@ struct BlockTable {
 struct BlockRef {
   ordinal @0 :UInt32;
   kind @1 :UInt16;              # 0 table, 1 keys, 2 values, 3 origins, 4 document tokens
-  encoding @2 :UInt16;          # 0: as docs/formats.md lays the kind out
+  encoding @2 :UInt16;          # 0 as docs/formats.md lays the kind out, 1 that as a zstd frame, 2 delta (origins)
   layer @3 :UInt32;
   storedBytes @4 :UInt64;
   rawBytes @5 :UInt64;          # decoded

@@ -11,6 +11,9 @@
 
 #include "cache_store/block_codec.h"
 #include "cache_store/head.capnp.h"
+#include "cache_store/origin_codec.h"
+#include "cache_store/sealing.h"
+#include "cache_store/wrapped_key.h"
 
 namespace finchkv::cache_store {
 namespace {
@@ -22,6 +25,7 @@ constexpr std::uint32_t kMaxHeadDim = 65536;
 constexpr std::size_t kMaxHeadBytes = 512 << 10;
 constexpr std::size_t kMaxScalingName = 32;
 constexpr std::size_t kDigestBytes = sizeof(BlockDigest);
+static_assert(WrappedKey::kBytes % sizeof(capnp::word) != 0, "a key behind a message must show in the record's size");
 
 std::uint64_t load_be(const std::uint8_t* at) {
   std::uint64_t v = 0;
@@ -36,6 +40,7 @@ void store_be(std::uint64_t v, std::uint8_t* at) {
 void write_ref(const BlockRef& ref, schema::BlockRef::Builder out) {
   out.setOrdinal(ref.ordinal);
   out.setKind(static_cast<std::uint16_t>(ref.kind));
+  out.setEncoding(static_cast<std::uint16_t>(ref.encoding));
   out.setLayer(ref.layer);
   out.setStoredBytes(ref.stored_bytes);
   out.setRawBytes(ref.raw_bytes);
@@ -44,12 +49,13 @@ void write_ref(const BlockRef& ref, schema::BlockRef::Builder out) {
 }
 
 Result<BlockRef> read_ref(schema::BlockRef::Reader in) {
-  if (in.getEncoding() != 0) {
+  if (in.getEncoding() > static_cast<std::uint16_t>(BlockEncoding::kDelta)) {
     return Status::unsupported(
         fmt::format("block {} has encoding {}: a newer finchkv wrote it", in.getOrdinal(), in.getEncoding()));
   }
   BlockRef ref{.ordinal = in.getOrdinal(),
                .kind = static_cast<BlockKind>(in.getKind()),
+               .encoding = static_cast<BlockEncoding>(in.getEncoding()),
                .layer = in.getLayer(),
                .stored_bytes = in.getStoredBytes(),
                .raw_bytes = in.getRawBytes(),
@@ -122,10 +128,26 @@ std::vector<std::byte> flatten(capnp::MessageBuilder& message) {
   return out;
 }
 
+// `plan` is the row in its plain encoding; what an encoding may make of it is bounded by it.
+bool row_fits(const BlockRef& ref, const BlockRef& plan, bool sealed) {
+  const auto payload = sealed ? plain_bytes(ref.stored_bytes) : std::optional(ref.stored_bytes);
+  if (!payload || ref.ordinal != plan.ordinal || ref.kind != plan.kind || ref.layer != plan.layer ||
+      ref.raw_bytes != plan.raw_bytes) {
+    return false;
+  }
+  switch (ref.encoding) {
+    case BlockEncoding::kPlain: return *payload == plan.stored_bytes;
+    case BlockEncoding::kZstd: return ref.kind != BlockKind::kOrigins && *payload < plan.stored_bytes;
+    case BlockEncoding::kDelta: return ref.kind == BlockKind::kOrigins && *payload < plan.stored_bytes;
+  }
+  return false;
+}
+
 Result<EntryHead> read_head(schema::EntryHead::Reader in) {
-  if (in.getHeadVersion() != kHeadVersion) {
-    return Status::unsupported(fmt::format("head version {} is not {}: use the finchkv that wrote the entry",
-                                           in.getHeadVersion(), kHeadVersion));
+  if (in.getHeadVersion() < kOldestHeadVersion || in.getHeadVersion() > kHeadVersion) {
+    return Status::unsupported(
+        fmt::format("head version {} is not one of {} to {}: use the finchkv that wrote the entry", in.getHeadVersion(),
+                    kOldestHeadVersion, kHeadVersion));
   }
   EntryHead head;
   const auto identity = in.getIdentity();
@@ -158,6 +180,8 @@ Result<EntryHead> read_head(schema::EntryHead::Reader in) {
   head.raw_bytes = in.getRawBytes();
   head.has_document_tokens = in.getHasDocumentTokens();
   FINCHKV_ASSIGN_OR_RETURN(head.table, read_ref(in.getTable()));
+  head.own_table = in.getOwnTable();
+  head.sealed = in.getSealed();
   if (in.getDocTokens() != head.identity.doc_tokens) return corrupt("its token count is not its identity's");
   FINCHKV_RETURN_IF_ERROR(check_head(head));
   return head;
@@ -178,6 +202,7 @@ Status check_head(const EntryHead& head) {
   if (!decodes) return corrupt("its decoded dtype does not go with its storage dtype");
   if (key_form_name(head.key_form) == "unknown") return corrupt("its key form is unknown");
   if (provenance_name(head.provenance) == "unknown") return corrupt("its provenance is unknown");
+  if (head.table.encoding != BlockEncoding::kPlain) return corrupt("its block table is encoded");
   if (head.rope.scaling.size() > kMaxScalingName) return corrupt("its RoPE scaling has no name of ours");
   if (head.rope.rotary_dims > shape.head_dim || head.rope.inv_freq.size() != head.rope.rotary_dims / 2) {
     return corrupt("its RoPE record does not fit its heads");
@@ -209,6 +234,7 @@ Result<std::vector<BlockRef>> EntryHead::plan_blocks() const {
     if (!stored || !raw) return false;
     blocks.push_back({.ordinal = static_cast<std::uint32_t>(blocks.size()) + 1,
                       .kind = kind,
+                      .encoding = BlockEncoding::kPlain,
                       .layer = layer,
                       .stored_bytes = *stored,
                       .raw_bytes = *raw,
@@ -233,7 +259,7 @@ Result<std::vector<BlockRef>> EntryHead::plan_blocks() const {
   return blocks;
 }
 
-std::vector<std::byte> encode_head(const EntryHead& head) {
+std::vector<std::byte> encode_head_message(const EntryHead& head) {
   capnp::MallocMessageBuilder message(2048);
   auto out = message.initRoot<schema::EntryHead>();
   out.setHeadVersion(kHeadVersion);
@@ -260,13 +286,27 @@ std::vector<std::byte> encode_head(const EntryHead& head) {
   out.setRawBytes(head.raw_bytes);
   out.setHasDocumentTokens(head.has_document_tokens);
   write_ref(head.table, out.initTable());
+  out.setOwnTable(head.own_table);
+  out.setSealed(head.sealed);
 
-  const auto body = flatten(message);
-  const BlockDigest digest = block_digest(body);
-  std::vector<std::byte> record(kDigestBytes + body.size());
+  return flatten(message);
+}
+
+std::vector<std::byte> make_head_record(std::span<const std::byte> message, std::span<const std::byte> wrapped_key) {
+  std::vector<std::byte> record(kDigestBytes + message.size() + wrapped_key.size());
+  std::memcpy(record.data() + kDigestBytes, message.data(), message.size());
+  std::ranges::copy(wrapped_key, record.begin() + static_cast<std::ptrdiff_t>(kDigestBytes + message.size()));
+  const BlockDigest digest = block_digest(std::span(record).subspan(kDigestBytes));
   std::memcpy(record.data(), digest.data(), kDigestBytes);
-  std::memcpy(record.data() + kDigestBytes, body.data(), body.size());
   return record;
+}
+
+std::vector<std::byte> encode_head(const EntryHead& head) {
+  return make_head_record(encode_head_message(head), head.wrapped_key);
+}
+
+std::vector<std::byte> replace_wrapped_key(std::span<const std::byte> record, std::span<const std::byte> wrapped_key) {
+  return make_head_record(record.subspan(kDigestBytes, record.size() - kDigestBytes - wrapped_key.size()), wrapped_key);
 }
 
 bool head_is_as_written(std::span<const std::byte> record) {
@@ -280,8 +320,18 @@ Result<EntryHead> decode_head_unbound(std::span<const std::byte> record) {
     return corrupt(fmt::format("{} bytes is not a possible size", record.size()));
   }
   if (!head_is_as_written(record)) return corrupt("its digest does not match");
-  return parse<schema::EntryHead>(record.subspan(kDigestBytes),
-                                  [](schema::EntryHead::Reader in) { return read_head(in); });
+  const auto body = record.subspan(kDigestBytes);
+  // A message is whole words, so what is left over is the wrapped key, or damage.
+  const bool has_key = body.size() % sizeof(capnp::word) != 0;
+  if (has_key && body.size() <= WrappedKey::kBytes) return corrupt("it has no message");
+  const auto message = has_key ? body.first(body.size() - WrappedKey::kBytes) : body;
+  FINCHKV_ASSIGN_OR_RETURN(
+      EntryHead head, parse<schema::EntryHead>(message, [](schema::EntryHead::Reader in) { return read_head(in); }));
+  if (head.sealed != has_key) return corrupt("its data key is missing, or there is one for nothing");
+  const auto key = body.subspan(message.size());
+  head.wrapped_key.assign(key.begin(), key.end());
+  head.message_digest = sha256(message);
+  return head;
 }
 
 Result<EntryHead> decode_head(std::span<const std::byte> record, const CacheId& id, const Tenant& tenant) {
@@ -309,9 +359,8 @@ Result<std::vector<BlockRef>> decode_table(const EntryHead& head, std::span<cons
     std::uint64_t stored = bytes.size();
     for (unsigned i = 0; i < rows.size(); ++i) {
       FINCHKV_ASSIGN_OR_RETURN(BlockRef ref, read_ref(rows[i]));
-      BlockRef expected = plan[i];
-      expected.digest = ref.digest;
-      if (ref != expected) return Status::corrupt(fmt::format("row {} of the block table does not fit the head", i));
+      if (!row_fits(ref, plan[i], head.sealed))
+        return Status::corrupt(fmt::format("row {} of the block table does not fit the head", i));
       stored += ref.stored_bytes;
       blocks.push_back(ref);
     }

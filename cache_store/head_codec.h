@@ -15,8 +15,15 @@ namespace finchkv::cache_store {
 /// What every head must fulfil, whoever made it. corrupt otherwise.
 [[nodiscard]] Status check_head(const EntryHead& head);
 
-/// Digest and message: the bytes that a store keeps under the entry's key.
+/// The message alone.
+[[nodiscard]] std::vector<std::byte> encode_head_message(const EntryHead& head);
+/// Digest, message, wrapped key: the bytes that a store keeps under the entry's key.
+[[nodiscard]] std::vector<std::byte> make_head_record(std::span<const std::byte> message,
+                                                      std::span<const std::byte> wrapped_key);
 [[nodiscard]] std::vector<std::byte> encode_head(const EntryHead& head);
+/// The same record with its data key wrapped otherwise; the message stays byte for byte.
+[[nodiscard]] std::vector<std::byte> replace_wrapped_key(std::span<const std::byte> record,
+                                                         std::span<const std::byte> wrapped_key);
 
 /// The rows of EntryHead::plan_blocks with their digests.
 [[nodiscard]] std::vector<std::byte> encode_table(const std::vector<BlockRef>& blocks);

@@ -1,42 +1,24 @@
 #include "cache_store/rocksdb_host.h"
 
-#include <thread>
+#include <algorithm>
 #include <utility>
 
 #include <fmt/format.h>
 
-#include "cache_store/rocksdb_keys.h"
-#include "cache_store/rocksdb_options.h"
+#include "cache_store/hit_spool.h"
 #include "cache_store/rocksdb_status.h"
+#include "cache_store/settings.h"
 #include "cache_store/store_common.h"
 
 namespace finchkv::cache_store {
 namespace {
 
-std::vector<rocksdb::ColumnFamilyDescriptor> families() {
-  return {{rocksdb::kDefaultColumnFamilyName, heads_options()}, {kBlocksFamily, blocks_options()}};
-}
+std::span<const std::byte> bytes_of(std::string_view text) { return as_byte_span(text); }
 
-rocksdb::Slice as_slice(std::span<const std::byte> bytes) {
-  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
-}
-
-std::span<const std::byte> as_bytes_of(const rocksdb::Slice& slice) {
-  return std::as_bytes(std::span<const char>(slice.data(), slice.size()));
-}
-
-Status no_store(const std::string& directory) {
-  return Status::not_found(fmt::format("there is no finchkv store in {}", directory));
-}
-
-bool lacks_family(const rocksdb::Status& status) {
-  return status.IsInvalidArgument() && status.ToString().find("Column family not found") != std::string::npos;
-}
-
-void adopt(rocksdb::DB* db, const std::vector<rocksdb::ColumnFamilyHandle*>& handles, RocksDbHost::Database& to) {
-  to.db.reset(db);
-  to.heads = handles[0];  // in the order of families()
-  to.blocks = handles[1];
+// A reader may have a store of format 1 before it.
+std::optional<AccessRecord> decode_any_access(std::string_view record) {
+  auto access = decode_access(record);
+  return access ? access : decode_access_1(record);
 }
 
 }  // namespace
@@ -45,10 +27,30 @@ Result<std::shared_ptr<StoreHost>> open_rocksdb_store(const std::string& directo
   return RocksDbHost::open(directory, options);
 }
 
+RocksDbHost::RocksDbHost(std::string directory, RocksDbOptions options)
+    : directory_(std::move(directory)),
+      options_(std::move(options)),
+      written_(std::make_shared<WriteCounter>()),
+      pool_(options_.read_threads) {
+  rocksdb::Env* const below = options_.env != nullptr ? options_.env : rocksdb::Env::Default();
+  env_ = rocksdb::NewCompositeEnv(make_direct_file_system(below->GetFileSystem(), written_));
+}
+
 Result<std::shared_ptr<StoreHost>> RocksDbHost::open(const std::string& directory, const RocksDbOptions& options) {
+  if (options.settings) FINCHKV_RETURN_IF_ERROR(options.settings->validate());
   std::shared_ptr<RocksDbHost> host(new RocksDbHost(directory, options));
   FINCHKV_RETURN_IF_ERROR(host->is_reader() ? host->open_reader() : host->open_writer());
   return std::shared_ptr<StoreHost>(std::move(host));
+}
+
+RocksDbHost::~RocksDbHost() {
+  stop_upkeep();
+  if (is_reader() || !limits_ || write_failed_.load()) return;
+  delete_released();  // what the last stream kept
+  absorb_hits();
+  write_dirty();
+  write_counters();
+  if (!write_failed_.load()) acknowledged_.note_closed();
 }
 
 Status RocksDbHost::open_writer() {
@@ -58,73 +60,111 @@ Status RocksDbHost::open_writer() {
   FINCHKV_ASSIGN_OR_RETURN(lock_, WriterLock::acquire(directory_, options_.wait));
   FINCHKV_ASSIGN_OR_RETURN(state, inspect_directory(directory_));  // another process may have been first
   if (state == DirectoryState::kEmpty) FINCHKV_RETURN_IF_ERROR(write_marker(directory_));
+  FINCHKV_RETURN_IF_ERROR(prepare_incoming(*env_, directory_));
   // Never "create if missing" over a store: RocksDB would then take a lost CURRENT for a new database.
-  const bool create = state != DirectoryState::kStore;
-  FINCHKV_ASSIGN_OR_RETURN(const FilesSeen files, look_at_files(directory_));
-  const OpenKind kind{.create = create,
-                      .reader = false,
-                      .flush_logs = files.logs.size() > kMostLogs || files.log_bytes() > kMostLogBytes,
-                      .env = options_.env};
-  database_ = std::make_shared<Database>();
-  std::vector<rocksdb::ColumnFamilyHandle*> handles;
-  rocksdb::DB* db = nullptr;
-  const rocksdb::Status opened = rocksdb::DB::Open(database_options(kind), directory_, families(), &handles, &db);
-  if (opened.IsInvalidArgument()) {
-    return Status::corrupt(
-        fmt::format("the store {} does not hold together: {}; restore a copy", directory_, opened.ToString()));
-  }
-  FINCHKV_RETURN_IF_ERROR(from_rocksdb(opened, directory_, "opening it"));
-  adopt(db, handles, *database_);
+  FINCHKV_ASSIGN_OR_RETURN(database_,
+                           open_for_writing(directory_, {.create = state != DirectoryState::kStore, .env = env_}));
+  FINCHKV_RETURN_IF_ERROR(acknowledged_.open(directory_));
+  FINCHKV_RETURN_IF_ERROR(load_records());
+  start_upkeep();
   return Status::ok();
 }
 
 Status RocksDbHost::open_reader() {
   FINCHKV_ASSIGN_OR_RETURN(const DirectoryState state, inspect_directory(directory_));
   if (state != DirectoryState::kStore) return no_store(directory_);
-  return open_for_reading();
-}
-
-Status RocksDbHost::open_for_reading() {
-  rocksdb::Status opened;
-  // The writer may flush, and remove a log, between our reading its manifest and its logs. Then what was opened is
-  // thrown away.
-  for (int attempt = 0; attempt < 200; ++attempt) {
-    if (attempt > 0) std::this_thread::sleep_for(std::chrono::milliseconds(5));
-    auto next = std::make_shared<Database>();
-    FINCHKV_ASSIGN_OR_RETURN(next->seen, look_at_files(directory_));
-    std::vector<rocksdb::ColumnFamilyHandle*> handles;
-    rocksdb::DB* db = nullptr;
-    opened = rocksdb::DB::OpenForReadOnly(database_options({.reader = true, .env = options_.env}), directory_,
-                                          families(), &handles, &db);
-    if (opened.ok()) adopt(db, handles, *next);
-    FINCHKV_ASSIGN_OR_RETURN(const FilesSeen now, look_at_files(directory_));
-    if (!now.same_state(next->seen)) continue;
-    if (!opened.ok()) break;
+  FINCHKV_ASSIGN_OR_RETURN(auto opened, open_for_reading(directory_, {.reader = true, .env = env_}));
+  {
     const std::lock_guard lock(database_mutex_);
-    database_ = std::move(next);
-    return Status::ok();
+    database_ = std::move(opened);
   }
-  if (opened.ok()) {
-    return Status::unavailable(fmt::format("the store {} changes too fast to be read: try again", directory_));
-  }
-  // The first opening was killed before it had made both families: there is nothing to read yet.
-  if (lacks_family(opened)) return no_store(directory_);
-  return from_rocksdb(opened, directory_, "opening it for reading");
+  FINCHKV_ASSIGN_OR_RETURN(const StoreSettings settings, kept_settings());
+  FINCHKV_ASSIGN_OR_RETURN(limits_, StoreLimits::create(settings));
+  return Status::ok();
 }
 
-RocksDbHost::Database::~Database() {
-  if (!db) return;
-  db->DestroyColumnFamilyHandle(heads).PermitUncheckedError();
-  db->DestroyColumnFamilyHandle(blocks).PermitUncheckedError();
-  db->Close().PermitUncheckedError();  // acknowledged data is durable already
-}
-
-std::shared_ptr<RocksDbHost::Database> RocksDbHost::database() {
+std::shared_ptr<Database> RocksDbHost::database() {
   const std::lock_guard lock(database_mutex_);
   return database_;
 }
 
-HeadIterator::HeadIterator(std::shared_ptr<RocksDbHost::Database> database, const std::string& from, std::string end)
+Result<StoreSettings> RocksDbHost::kept_settings() {
+  if (options_.settings) return *options_.settings;
+  FINCHKV_ASSIGN_OR_RETURN(const auto record, read_record(std::string(kSettingsKey)));
+  return record ? decode_settings(*record) : StoreSettings{};
+}
+
+// What the writer keeps in memory of the store.
+Status RocksDbHost::load_records() {
+  FINCHKV_ASSIGN_OR_RETURN(const StoreSettings settings, kept_settings());
+  FINCHKV_ASSIGN_OR_RETURN(limits_, StoreLimits::create(settings));
+  FINCHKV_ASSIGN_OR_RETURN(const auto counters, read_record(std::string(kCountersKey)));
+  if (counters) loaded_ = decode_counters(*counters).value_or(Counters{});
+  noted_counters_ = loaded_;
+  FINCHKV_RETURN_IF_ERROR(load_ledger());
+  absorb_hits();
+  // What is over a limit and cannot go (a full disk, pins) is the next put's to hear of.
+  (void)ledger().trim(unix_ms_now(), remover()).is_ok();
+  return Status::ok();
+}
+
+Status RocksDbHost::load_ledger() {
+  rocksdb::WriteBatch upgraded;
+  auto it = iterate(std::string(kAllAccess), prefix_end(std::string(kAllAccess)));
+  for (; it->Valid(); it->Next()) {
+    const auto key = parse_entry_key(it->key().ToStringView());
+    if (!key) continue;
+    auto access = decode_access(it->value().ToStringView());
+    if (!access) {
+      FINCHKV_ASSIGN_OR_RETURN(access, upgrade_access(*key, it->value().ToStringView()));
+      if (!access) continue;
+      upgraded.Put(it->key(), encode_access(*access)).PermitUncheckedError();
+    }
+    EntryRecord record;
+    record.account = account(key->owner);
+    record.id = key->id;
+    record.put_id = access->put_id;
+    record.bytes = access->bytes;
+    record.cost_ms = access->cost_ms;
+    record.hits = access->hits;
+    record.last_used_unix_ms = access->last_used_unix_ms;
+    record.created_unix_ms = access->created_unix_ms;
+    record.expires_unix_ms = access->expires_unix_ms;
+    record.ranks = {.in_account = access->rank_in_account, .in_store = access->rank_in_store};
+    record.pinned = access->pinned;
+    FINCHKV_RETURN_IF_ERROR(ledger().add(record));
+  }
+  FINCHKV_RETURN_IF_ERROR(from_rocksdb(it->status(), directory_, "reading what is known of its entries"));
+  if (upgraded.Count() != 0) FINCHKV_RETURN_IF_ERROR(write(upgraded, true, "bringing it to this format"));
+  // Older programs would not see what this one writes: from here on they are told so.
+  return ensure_current_format(directory_);
+}
+
+// A record of format 1 gets what its head knows; nullopt for one that stands for nothing.
+Result<std::optional<AccessRecord>> RocksDbHost::upgrade_access(const EntryKey& key, std::string_view record) {
+  FINCHKV_ASSIGN_OR_RETURN(const auto head_record, read_record(head_key(key.owner, key.id)));
+  if (!head_record) return std::optional<AccessRecord>();
+  AccessRecord access = decode_access_1(record).value_or(AccessRecord{});
+  if (const auto head = decode_head_unbound(bytes_of(*head_record)); head.is_ok()) {
+    access.put_id = head->put_id;
+    access.bytes = head->stored_bytes;
+    access.cost_ms = head->compress_ms;
+    access.created_unix_ms = head->created_unix_ms;
+  }
+  return std::optional(access);
+}
+
+Status RocksDbHost::set_settings(const StoreSettings& settings) {
+  FINCHKV_RETURN_IF_ERROR(prepare_to_write());
+  FINCHKV_RETURN_IF_ERROR(settings.validate());
+  rocksdb::WriteBatch batch;
+  batch.Put(std::string(kSettingsKey), encode_settings(settings)).PermitUncheckedError();
+  FINCHKV_RETURN_IF_ERROR(write(batch, true, "keeping its settings"));
+  limits_->set(settings);
+  return ledger().trim(unix_ms_now(), remover());
+}
+
+HeadIterator::HeadIterator(std::shared_ptr<Database> database, const std::string& from, std::string end)
     : database_(std::move(database)),
       end_(std::make_unique<std::string>(std::move(end))),
       end_slice_(std::make_unique<rocksdb::Slice>(*end_)) {
@@ -134,12 +174,14 @@ HeadIterator::HeadIterator(std::shared_ptr<RocksDbHost::Database> database, cons
   it_->Seek(from);
 }
 
-Result<std::unique_ptr<Store>> RocksDbHost::view(Tenant tenant) {
+HeadIterator RocksDbHost::iterate(const std::string& from, const std::string& end) { return {database(), from, end}; }
+
+Result<std::unique_ptr<Store>> RocksDbHost::view(Tenant tenant, ViewOptions options) {
   FINCHKV_RETURN_IF_ERROR(tenant.validate());
   FINCHKV_RETURN_IF_ERROR(catch_up().status());
   FINCHKV_ASSIGN_OR_RETURN(const auto check, read_record(tenant_key(tenant)));
   if (check && *check != tenant_check(tenant)) return wrong_tenant_key(tenant);
-  return make_rocksdb_view(shared_from_this(), std::move(tenant));
+  return make_rocksdb_view(shared_from_this(), std::move(tenant), std::move(options));
 }
 
 RocksDbHost::Claim::Claim(RocksDbHost& host, const PutId& put_id) : host_(host), put_id_(put_id) {
@@ -149,15 +191,16 @@ RocksDbHost::Claim::Claim(RocksDbHost& host, const PutId& put_id) : host_(host),
 
 RocksDbHost::Claim::~Claim() {
   const std::lock_guard lock(host_.claims_mutex_);
-  host_.claims_.erase(put_id_);
+  host_.claims_.extract(put_id_);
 }
 
 Result<bool> RocksDbHost::catch_up() {
   if (!is_reader()) return false;
   const std::lock_guard lock(reopen_mutex_);
-  FINCHKV_ASSIGN_OR_RETURN(const FilesSeen now, look_at_files(directory_));
-  if (now == database()->seen) return false;
-  FINCHKV_RETURN_IF_ERROR(open_for_reading());
+  if (!files_changed(directory_, database()->seen)) return false;
+  FINCHKV_ASSIGN_OR_RETURN(auto opened, open_for_reading(directory_, {.reader = true, .env = env_}));
+  const std::lock_guard database_lock(database_mutex_);
+  database_ = std::move(opened);
   return true;
 }
 
@@ -166,12 +209,37 @@ Status RocksDbHost::prepare_to_write() {
     return Status::permission_denied(fmt::format("the store {} was opened for reading only", directory_));
   }
   if (!write_failed_.load()) return Status::ok();
-  const rocksdb::Status resumed = database()->db->Resume();
-  if (resumed.IsBusy()) {
-    return Status::unavailable(
-        fmt::format("the store {} is recovering from a failed write: try again in some seconds", directory_));
+  const std::lock_guard lock(reopen_mutex_);
+  if (!write_failed_.load()) return Status::ok();
+  Status status = Status::ok();
+  writes_.while_resting([&] { status = reopen_writer(); });
+  return status;
+}
+
+// After a failed write, as after a crash. Whoever only reads goes on meanwhile, and after a vain attempt, with the
+// database opened for reading.
+Status RocksDbHost::reopen_writer() {
+  constexpr auto kLongest = std::chrono::seconds(5);
+  FINCHKV_ASSIGN_OR_RETURN(auto for_reading, open_for_reading(directory_, {.env = env_}));
+  std::weak_ptr<Database> failed;
+  {
+    const std::lock_guard lock(database_mutex_);
+    failed = database_;
+    database_ = std::move(for_reading);
   }
-  FINCHKV_RETURN_IF_ERROR(from_rocksdb(resumed, directory_, "going on after a failed write"));
+  const auto deadline = std::chrono::steady_clock::now() + kLongest;
+  while (!failed.expired()) {
+    if (std::chrono::steady_clock::now() >= deadline) {
+      return Status::unavailable(
+          fmt::format("the store {} cannot be opened again after a failed write while an entry is being read: try "
+                      "again in some seconds",
+                      directory_));
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  FINCHKV_ASSIGN_OR_RETURN(auto opened, open_for_writing(directory_, {.env = env_}));
+  const std::lock_guard lock(database_mutex_);
+  database_ = std::move(opened);
   write_failed_.store(false);
   return Status::ok();
 }
@@ -185,140 +253,209 @@ Result<std::optional<std::string>> RocksDbHost::read_record(const std::string& k
   return std::optional<std::string>(std::move(value));
 }
 
-BlockReader RocksDbHost::block_reader(const PutId& put_id) {
-  return [this, put_id, database = database()](std::uint32_t ordinal,
-                                               const std::function<Status(std::span<const std::byte>)>& use) -> Status {
-    rocksdb::ReadOptions options;
-    options.fill_cache = false;
-    rocksdb::PinnableSlice value;
-    const rocksdb::Status status = database->db->Get(options, database->blocks, block_key(put_id, ordinal), &value);
-    // A reader opens blob files when it needs them, and the writer may have removed one: the same as a missing block.
-    if (status.IsNotFound() || (is_reader() && status.IsPathNotFound())) {
-      return Status::not_found(fmt::format("block {} is missing", ordinal));
-    }
-    FINCHKV_RETURN_IF_ERROR(from_rocksdb(status, directory_, fmt::format("reading block {}", ordinal)));
-    return use(as_bytes_of(value));
-  };
+Result<std::optional<AccessRecord>> RocksDbHost::read_access(std::string_view owner, const CacheId& id) {
+  FINCHKV_ASSIGN_OR_RETURN(const auto record, read_record(access_key(owner, id)));
+  return record ? decode_any_access(*record) : std::nullopt;
 }
 
-HeadIterator RocksDbHost::iterate(const std::string& from, const std::string& end) { return {database(), from, end}; }
+Result<RocksDbHost::EntryRecords> RocksDbHost::read_records(std::string_view owner, const CacheId& id) {
+  const auto database = this->database();
+  const std::array<std::string, 2> names = {head_key(owner, id), access_key(owner, id)};
+  const std::array<rocksdb::Slice, 2> keys = {names[0], names[1]};
+  std::array<rocksdb::PinnableSlice, 2> values;
+  std::array<rocksdb::Status, 2> statuses;
+  // Most ids that are asked for are not there, and most of the time goes into looking: only what is there needs both.
+  if (database->db->Get({}, database->heads, keys[0], values.data()).IsNotFound()) return EntryRecords();
+  values[0].Reset();
+  // Of one column family, so RocksDB reads both at one sequence number.
+  database->db->MultiGet({}, database->heads, keys.size(), keys.data(), values.data(), statuses.data());
+  for (const rocksdb::Status& status : statuses) {
+    if (!status.ok() && !status.IsNotFound()) return from_rocksdb(status, directory_, "reading a head");
+  }
+  EntryRecords records;
+  if (statuses[0].ok()) records.head = values[0].ToString();
+  if (statuses[1].ok()) records.access = decode_any_access(values[1].ToStringView());
+  return records;
+}
 
-Status RocksDbHost::write(rocksdb::WriteBatch& batch, bool sync, std::string_view doing) {
+Status RocksDbHost::write(rocksdb::WriteBatch& batch, bool acknowledge, std::string_view doing) {
   rocksdb::WriteOptions options;
-  options.sync = sync;
+  options.sync = acknowledge && settings().durability == Durability::kSync;
+  const RestGate::Pass pass(writes_);
   const rocksdb::Status status = database()->db->Write(options, &batch);
   if (!status.ok()) write_failed_.store(true);
-  return from_rocksdb(status, directory_, doing);
+  FINCHKV_RETURN_IF_ERROR(from_rocksdb(status, directory_, doing));
+  if (options.sync) acknowledged_.note(last_sequence_of(batch));
+  return Status::ok();
 }
 
-Status RocksDbHost::write_blocks(const PutId& put_id, const EncodedEntry& entry) {
+Status RocksDbHost::write_put(const EncodedEntry& entry) {
+  const RestGate::Pass pass(writes_);
   const auto database = this->database();
-  if (entry.block_bytes < options_.large_put_bytes) {
-    rocksdb::WriteBatch batch;
-    for (const Block& block : entry.blocks) {
-      const rocksdb::Status added =
-          batch.Put(database->blocks, block_key(put_id, block.ordinal), as_slice(block.bytes));
-      FINCHKV_RETURN_IF_ERROR(from_rocksdb(added, directory_, "preparing an entry"));
-    }
-    FINCHKV_RETURN_IF_ERROR(write(batch, false, "writing an entry"));
-    step(PutStep::kBlocksWritten);
-    return Status::ok();
-  }
-  rocksdb::WriteOptions past_the_log;
-  past_the_log.disableWAL = true;
-  for (const Block& block : entry.blocks) {
-    const rocksdb::Status status =
-        database->db->Put(past_the_log, database->blocks, block_key(put_id, block.ordinal), as_slice(block.bytes));
-    if (!status.ok()) write_failed_.store(true);
-    FINCHKV_RETURN_IF_ERROR(from_rocksdb(status, directory_, "writing an entry"));
-  }
-  step(PutStep::kBlocksWritten);
-  rocksdb::FlushOptions flush;
-  flush.wait = true;
-  flush.allow_write_stall = true;
-  const rocksdb::Status flushed = database->db->Flush(flush, database->blocks);
-  if (!flushed.ok()) write_failed_.store(true);
-  return from_rocksdb(flushed, directory_, "writing an entry");
+  const Status status = write_blocks(*database, entry);
+  if (!status.is_ok()) write_failed_.store(true);
+  return status;
 }
 
-void RocksDbHost::add_block_deletes(rocksdb::WriteBatch& batch, const PutId& put_id, std::uint32_t count) {
-  const auto database = this->database();
-  for (std::uint32_t ordinal = 0; ordinal < count; ++ordinal) {
-    batch.Delete(database->blocks, block_key(put_id, ordinal)).PermitUncheckedError();  // fails for huge keys only
+Result<Reservation> RocksDbHost::reserve(std::string_view owner, std::uint64_t bytes) {
+  return ledger().reserve(account(owner), bytes, unix_ms_now(), remover());
+}
+
+void RocksDbHost::note_layout(const EntryHead& head) {
+  const std::lock_guard lock(claims_mutex_);
+  layouts_[head.put_id] = {.count = head.block_count(), .own_table = head.own_table};
+}
+
+void RocksDbHost::delete_released() { (void)ledger().delete_released(unix_ms_now(), remover()).is_ok(); }
+
+Remove RocksDbHost::remover() {
+  return [this](std::span<const Removal> removals) { return remove_entries(removals); };
+}
+
+Status RocksDbHost::remove_entries(std::span<const Removal> removals) {
+  std::vector<BlocksToDelete> blocks;
+  for (const Removal& removal : removals) {
+    FINCHKV_ASSIGN_OR_RETURN(const bool evicted, remove_head(removal, limits_->owner_of(removal.account)));
+    if (evicted) ++evictions_;
+    const std::lock_guard lock(claims_mutex_);
+    const auto it = layouts_.find(removal.put_id);
+    blocks.push_back({removal.put_id, it == layouts_.end() ? BlockLayout{} : it->second});
   }
+  const RestGate::Pass pass(writes_);
+  const auto database = this->database();
+  if (const Status status = delete_blocks(*database, blocks); !status.is_ok()) {
+    write_failed_.store(true);
+    return status;
+  }
+  for (const Removal& removal : removals) {
+    const std::lock_guard lock(claims_mutex_);
+    const auto it = layouts_.find(removal.put_id);
+    if (it == layouts_.end() || !it->second.own_table) small_deleted_bytes_ += removal.bytes;
+    if (it != layouts_.end()) layouts_.erase(it);
+  }
+  return Status::ok();
+}
+
+// The head of an entry that is to go; what was removed or replaced before has none, or another put's: false.
+Result<bool> RocksDbHost::remove_head(const Removal& removal, std::string_view owner) {
+  const std::lock_guard lock(entry_mutex(removal.id));
+  FINCHKV_ASSIGN_OR_RETURN(const auto access, read_access(owner, removal.id));
+  if (!access || access->put_id != removal.put_id) return false;
+  const std::string key = head_key(owner, removal.id);
+  FINCHKV_ASSIGN_OR_RETURN(const auto record, read_record(key));
+  if (record) {
+    if (const auto head = decode_head_unbound(bytes_of(*record)); head.is_ok()) note_layout(*head);
+  }
+  rocksdb::WriteBatch batch;
+  batch.Delete(key).PermitUncheckedError();
+  batch.Delete(access_key(owner, removal.id)).PermitUncheckedError();
+  FINCHKV_RETURN_IF_ERROR(write(batch, true, "removing an entry"));
+  return true;
+}
+
+Result<std::unique_ptr<BlockSource>> RocksDbHost::open_source(std::string_view owner, const CacheId& id,
+                                                              const EntryHead& head) {
+  SourceOptions how{.put_id = head.put_id, .own_table = head.own_table, .before_use = nullptr};
+  if (!is_reader()) {
+    FINCHKV_ASSIGN_OR_RETURN(Lease lease, ledger().lease(account(owner), id, head.put_id, unix_ms_now()));
+    struct Guard {
+      Guard(Lease given, RocksDbHost& host, const PutId& put_id) : lease(std::move(given)), claim(host, put_id) {}
+      Lease lease;
+      Claim claim;
+    };
+    auto guard = std::make_shared<Guard>(std::move(lease), *this, head.put_id);
+    how.before_use = [guard] { return guard->lease.progress(unix_ms_now()); };
+  }
+  return open_block_source(database(), std::move(how));
+}
+
+void RocksDbHost::note_lookup(bool found) {
+  ++lookups_;
+  if (!found) ++misses_;
+}
+
+void RocksDbHost::note_use(std::string_view owner, const CacheId& id, bool hit) {
+  const std::uint64_t now = unix_ms_now();
+  if (is_reader()) return spool_lookup(directory_, {.owner = owner, .id = id, .unix_ms = now, .hit = hit});
+  note_lookup(hit);
+  if (hit && ledger().touch(account(owner), id, now)) write_dirty();
 }
 
 Result<GcReport> RocksDbHost::gc() {
   FINCHKV_RETURN_IF_ERROR(prepare_to_write());
+  GcReport report;
+  FINCHKV_ASSIGN_OR_RETURN(report.expired, remove_expired());
+  delete_released();
+  const auto database = this->database();
   // In this order: a put whose blocks are seen is still claimed at the next step, or its head is written by the last.
-  FINCHKV_ASSIGN_OR_RETURN(const std::set<PutId> with_blocks, puts_with_blocks());
-  std::set<PutId> claimed;
+  FINCHKV_ASSIGN_OR_RETURN(const std::set<PutId> with_blocks, puts_with_blocks(*database));
+  std::multiset<PutId> claimed;
   {
     const std::lock_guard lock(claims_mutex_);
     claimed = claims_;
   }
   FINCHKV_ASSIGN_OR_RETURN(const std::set<PutId> with_heads, puts_with_heads());
-  GcReport report;
   for (const PutId& put_id : with_blocks) {
     if (claimed.contains(put_id) || with_heads.contains(put_id)) continue;
-    FINCHKV_RETURN_IF_ERROR(remove_blocks(put_id, report));
+    FINCHKV_ASSIGN_OR_RETURN(const BlockSum sum, sum_blocks(*database, put_id));
+    const BlocksToDelete abandoned{put_id, {}};
+    FINCHKV_RETURN_IF_ERROR(delete_blocks(*database, {&abandoned, 1}));
+    ++report.puts;
+    report.blocks += sum.blocks;
+    report.bytes += sum.bytes;
+    small_deleted_bytes_ += sum.bytes;
   }
+  if (report.puts != 0) {
+    rocksdb::WriteBatch nothing;  // a synced write carries along the deletes before it
+    nothing.Put(std::string(kCountersKey), encode_counters(counters_now())).PermitUncheckedError();
+    FINCHKV_RETURN_IF_ERROR(write(nothing, true, "removing abandoned blocks"));
+  }
+  if (small_deleted_bytes_.exchange(0) != 0) FINCHKV_RETURN_IF_ERROR(reclaim(*database));
   return report;
-}
-
-Result<std::set<PutId>> RocksDbHost::puts_with_blocks() {
-  std::set<PutId> found;
-  rocksdb::ReadOptions options;
-  options.fill_cache = false;
-  const auto database = this->database();
-  const std::unique_ptr<rocksdb::Iterator> it(database->db->NewIterator(options, database->blocks));
-  for (it->SeekToFirst(); it->Valid();) {
-    const auto put_id = put_id_of_block_key(it->key().ToStringView());
-    if (!put_id) {
-      return Status::corrupt(fmt::format("the store {} has a block under a key that is not ours", directory_));
-    }
-    found.insert(*put_id);
-    it->Seek(after_put(*put_id));
-  }
-  FINCHKV_RETURN_IF_ERROR(from_rocksdb(it->status(), directory_, "looking for abandoned blocks"));
-  return found;
 }
 
 Result<std::set<PutId>> RocksDbHost::puts_with_heads() {
   std::set<PutId> found;
   auto it = iterate(std::string(kAllHeads), prefix_end(std::string(kAllHeads)));
   for (; it->Valid(); it->Next()) {
-    const auto head = decode_head_unbound(as_bytes_of(it->value()));
+    const std::string_view record = it->value().ToStringView();
+    const auto head = decode_head_unbound(bytes_of(record));
     if (head.is_ok()) {
       found.insert(head->put_id);
-    } else if (head_is_as_written(as_bytes_of(it->value()))) {
+      continue;
+    }
+    if (head_is_as_written(bytes_of(record))) {
       // A newer head names blocks that this program cannot see: removing anything would be a guess.
       return Status(head.status().code(),
                     fmt::format("nothing was removed from the store {}: a head in it is whole but cannot be read here, "
                                 "and its blocks would look abandoned: {}",
                                 directory_, head.status().message()));
     }
+    // A damaged head's blocks are found through its access record, and stay until the entry is removed.
+    if (const auto key = parse_entry_key(it->key().ToStringView())) {
+      FINCHKV_ASSIGN_OR_RETURN(const auto access, read_access(key->owner, key->id));
+      if (access) found.insert(access->put_id);
+    }
   }
   FINCHKV_RETURN_IF_ERROR(from_rocksdb(it->status(), directory_, "reading all heads"));
   return found;
 }
 
-Status RocksDbHost::remove_blocks(const PutId& put_id, GcReport& report) {
-  rocksdb::WriteBatch batch;
-  rocksdb::ReadOptions options;
-  options.fill_cache = false;
-  const auto database = this->database();
-  const std::unique_ptr<rocksdb::Iterator> it(database->db->NewIterator(options, database->blocks));
-  for (it->Seek(block_key(put_id, 0)); it->Valid(); it->Next()) {
-    if (put_id_of_block_key(it->key().ToStringView()) != put_id) break;
-    FINCHKV_RETURN_IF_ERROR(
-        from_rocksdb(batch.Delete(database->blocks, it->key()), directory_, "removing abandoned blocks"));
-    ++report.blocks;
-    report.bytes += it->value().size();
+Result<std::uint64_t> RocksDbHost::remove_expired() {
+  constexpr std::size_t kAtOnce = 256;
+  std::uint64_t removed = 0;
+  for (;;) {
+    const auto expired = ledger().expired(unix_ms_now(), kAtOnce);
+    for (const EntryRecord& record : expired) {
+      const Removal removal{record.account, record.id, record.put_id, record.bytes};
+      FINCHKV_RETURN_IF_ERROR(remove_head(removal, limits_->owner_of(record.account)).status());
+      // Found again only if a put was faster, and then it is another put's.
+      if (ledger().erase(record.account, record.id, record.put_id).is_ok()) ++removed;
+    }
+    if (expired.size() < kAtOnce) break;
   }
-  FINCHKV_RETURN_IF_ERROR(from_rocksdb(it->status(), directory_, "removing abandoned blocks"));
-  ++report.puts;
-  return write(batch, true, "removing abandoned blocks");
+  delete_released();
+  return removed;
 }
 
 }  // namespace finchkv::cache_store

@@ -5,14 +5,18 @@
 namespace finchkv::cache_store {
 namespace {
 
-constexpr char kAccessVersion = 1;
-constexpr std::size_t kAccessFixed = 1 + 8 + 8;
+constexpr char kAccessVersion = 2;
+constexpr std::size_t kAccessFixed = 1 + 1 + 16 + 8 * 8;
+constexpr std::size_t kAccessFixed1 = 1 + 8 + 8;
+constexpr char kCountersVersion = 1;
+constexpr std::size_t kCountersBytes = 1 + 5 * 8;
+enum AccessFlag : unsigned { kPinned = 1, kQuarantined = 2, kSealedLabel = 4 };
 constexpr std::string_view kTenantCheck{"finchkv-tenant-1\0", 17};
 
-std::string tenant_prefixed(char kind, const Tenant& tenant) {
+std::string owner_prefixed(char kind, std::string_view owner) {
   std::string key(1, kind);
-  key += static_cast<char>(tenant.name.size());  // names have at most 64 bytes
-  key += tenant.name;
+  key += static_cast<char>(owner.size());  // names have at most 64 bytes
+  key += owner;
   return key;
 }
 
@@ -33,21 +37,31 @@ std::uint64_t load_u64(std::string_view from) {
 
 }  // namespace
 
-std::string head_prefix(const Tenant& tenant) { return tenant_prefixed('H', tenant); }
+std::string head_prefix(std::string_view owner) { return owner_prefixed('H', owner); }
 
-std::string head_key(const Tenant& tenant, const CacheId& id) {
-  std::string key = head_prefix(tenant);
+std::string head_key(std::string_view owner, const CacheId& id) {
+  std::string key = head_prefix(owner);
   append(key, id.bytes);
   return key;
 }
 
-std::string access_key(const Tenant& tenant, const CacheId& id) {
-  std::string key = tenant_prefixed('A', tenant);
+std::string access_key(std::string_view owner, const CacheId& id) {
+  std::string key = owner_prefixed('A', owner);
   append(key, id.bytes);
   return key;
 }
 
-std::string tenant_key(const Tenant& tenant) { return tenant_prefixed('T', tenant); }
+std::string tenant_key(const Tenant& tenant) { return owner_prefixed('T', tenant.name); }
+
+std::optional<EntryKey> parse_entry_key(std::string_view key) {
+  EntryKey out;
+  if (key.size() < 2 || (key[0] != 'H' && key[0] != 'A')) return std::nullopt;
+  const auto length = static_cast<std::uint8_t>(key[1]);
+  if (key.size() != 2 + length + out.id.bytes.size()) return std::nullopt;
+  out.owner = key.substr(2, length);
+  std::memcpy(out.id.bytes.data(), key.data() + 2 + length, out.id.bytes.size());
+  return out;
+}
 
 std::optional<CacheId> id_of_head_key(std::string_view key, std::string_view prefix) {
   CacheId id;
@@ -91,17 +105,65 @@ std::string tenant_check(const Tenant& tenant) {
 
 std::string encode_access(const AccessRecord& record) {
   std::string out(1, kAccessVersion);
-  append_u64(out, record.hits);
-  append_u64(out, record.last_used_unix_ms);
+  out += static_cast<char>((record.pinned ? kPinned : 0U) | (record.quarantined ? kQuarantined : 0U) |
+                           (record.sealed_label ? kSealedLabel : 0U));
+  append(out, record.put_id.bytes);
+  for (const std::uint64_t v :
+       {record.bytes, record.cost_ms, record.hits, record.created_unix_ms, record.last_used_unix_ms,
+        record.expires_unix_ms, record.rank_in_account, record.rank_in_store}) {
+    append_u64(out, v);
+  }
   out += record.label;
   return out;
 }
 
 std::optional<AccessRecord> decode_access(std::string_view bytes) {
   if (bytes.size() < kAccessFixed || bytes[0] != kAccessVersion) return std::nullopt;
-  return AccessRecord{.hits = load_u64(bytes.substr(1)),
-                      .last_used_unix_ms = load_u64(bytes.substr(9)),
-                      .label = std::string(bytes.substr(kAccessFixed))};
+  AccessRecord record;
+  const auto flags = static_cast<unsigned>(bytes[1]);
+  record.pinned = (flags & kPinned) != 0;
+  record.quarantined = (flags & kQuarantined) != 0;
+  record.sealed_label = (flags & kSealedLabel) != 0;
+  std::memcpy(record.put_id.bytes.data(), bytes.data() + 2, record.put_id.bytes.size());
+  std::size_t at = 2 + record.put_id.bytes.size();
+  for (std::uint64_t* v :
+       {&record.bytes, &record.cost_ms, &record.hits, &record.created_unix_ms, &record.last_used_unix_ms,
+        &record.expires_unix_ms, &record.rank_in_account, &record.rank_in_store}) {
+    *v = load_u64(bytes.substr(at));
+    at += 8;
+  }
+  record.label = std::string(bytes.substr(kAccessFixed));
+  return record;
+}
+
+std::optional<AccessRecord> decode_access_1(std::string_view bytes) {
+  if (bytes.size() < kAccessFixed1 || bytes[0] != 1) return std::nullopt;
+  AccessRecord record;
+  record.hits = load_u64(bytes.substr(1));
+  record.last_used_unix_ms = load_u64(bytes.substr(9));
+  record.label = std::string(bytes.substr(kAccessFixed1));
+  return record;
+}
+
+std::string encode_counters(const Counters& counters) {
+  std::string out(1, kCountersVersion);
+  for (const std::uint64_t v :
+       {counters.lookups, counters.misses, counters.evictions, counters.put_bytes, counters.written_bytes}) {
+    append_u64(out, v);
+  }
+  return out;
+}
+
+std::optional<Counters> decode_counters(std::string_view bytes) {
+  if (bytes.size() != kCountersBytes || bytes[0] != kCountersVersion) return std::nullopt;
+  Counters counters;
+  std::size_t at = 1;
+  for (std::uint64_t* v :
+       {&counters.lookups, &counters.misses, &counters.evictions, &counters.put_bytes, &counters.written_bytes}) {
+    *v = load_u64(bytes.substr(at));
+    at += 8;
+  }
+  return counters;
 }
 
 }  // namespace finchkv::cache_store

@@ -47,4 +47,11 @@ Status from_rocksdb(const rocksdb::Status& status, std::string_view directory, s
   return say(StatusCode::kInternal, "");
 }
 
+std::uint64_t last_sequence_of(const rocksdb::WriteBatch& written) {
+  const std::string& bytes = written.Data();  // little-endian: sequence number of the first record (8), count (4), ...
+  std::uint64_t first = 0;
+  for (std::size_t i = 8; i-- > 0;) first = first << 8 | static_cast<std::uint8_t>(bytes[i]);
+  return written.Count() == 0 ? first : first + written.Count() - 1;
+}
+
 }  // namespace finchkv::cache_store

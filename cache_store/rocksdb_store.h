@@ -1,13 +1,14 @@
 // The local store: one RocksDB directory (layout in docs/formats.md).
 //
 // One process may have it open for writing, any number for reading beside it. A reader sees what was written up to its
-// last call and records no hits. Thread-safe. The directory is made with mode 0700.
+// last call; its hits are noted in a file that the writer reads. Thread-safe. The directory is made with mode 0700.
 #pragma once
 
 #include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "base/status.h"
@@ -20,7 +21,7 @@ class Env;
 namespace finchkv::cache_store {
 
 /// The steps of a put, in order, for tests that stop a process between any two of them.
-enum class PutStep : std::uint8_t { kClaimed, kBlocksWritten, kBlocksDurable, kHeadWritten, kOldBlocksRemoved };
+enum class PutStep : std::uint8_t { kClaimed, kBlocksWritten, kHeadWritten, kOldBlocksRemoved };
 
 struct RocksDbOptions {
   enum class Mode : std::uint8_t { kWrite, kRead };
@@ -29,9 +30,15 @@ struct RocksDbOptions {
   std::chrono::milliseconds wait{0};
   /// Makes a directory that is missing or empty into a store; otherwise that is not_found. Writing mode only.
   bool create_if_missing = true;
-  /// Puts with at least this many bytes are written once, past the log, and flushed before their head. Smaller ones go
-  /// through the log, which every opening reads again.
-  std::uint64_t large_put_bytes = 256U << 10;
+  /// Puts with at least this many bytes become a table of their own, written once. Smaller ones share a log, which
+  /// every opening reads again, and files, which are rewritten as their entries go.
+  std::uint64_t large_put_bytes = 4U << 20;
+  /// In place of those that are kept in the store; not kept.
+  std::optional<StoreSettings> settings = std::nullopt;
+  /// Threads that help whoever reads a large entry.
+  std::size_t read_threads = 2;
+  /// How often hits are written down, expired entries removed, and freed space given back. 0: never by itself.
+  std::chrono::milliseconds upkeep_interval{1000};
 
   rocksdb::Env* env = nullptr;                    ///< for fault injection; outlives the host
   std::function<void(PutStep)> on_put_step = {};  ///< for fault injection

@@ -1,240 +1,201 @@
-// One tenant's view of a RocksDB store: what an entry is, in terms of the host's records and blocks.
+#include "cache_store/rocksdb_view.h"
+
 #include <algorithm>
-#include <utility>
 
 #include <fmt/format.h>
 
-#include "cache_store/codec.h"
-#include "cache_store/rocksdb_host.h"
-#include "cache_store/rocksdb_keys.h"
+#include "cache_store/entry_stream.h"
+#include "cache_store/label.h"
+#include "cache_store/layer_stream.h"
 #include "cache_store/rocksdb_status.h"
-#include "cache_store/store_common.h"
 
 namespace finchkv::cache_store {
-namespace {
+Result<EntryHead> RocksDbView::decode(std::string_view owner, const CacheId& id, std::string_view record) const {
+  auto head = decode_head(as_byte_span(record), id, as_.ids_of(owner));
+  if (!head.is_ok()) return about_entry(id, head.status());
+  if (const Status sealed = as_.may_serve(owner, head->sealed); !sealed.is_ok()) return about_entry(id, sealed);
+  return head;
+}
 
-using Record = std::optional<std::string>;
-
-class RocksDbView : public Store {
- public:
-  RocksDbView(std::shared_ptr<RocksDbHost> host, Tenant tenant) : host_(std::move(host)), tenant_(std::move(tenant)) {}
-
-  Result<EntryInfo> put(const PutRequest& request) override;
-  Result<EntryInfo> find(const CacheId& id) override;
-  Result<KvSet> get(const CacheId& id) override;
-  Result<std::vector<std::vector<std::uint32_t>>> read_origins(const CacheId& id) override;
-  Result<std::vector<std::int32_t>> read_document_tokens(const CacheId& id) override;
-  Status verify(const CacheId& id) override;
-  Status remove(const CacheId& id) override;
-  Result<EntryPage> list(const std::optional<CacheId>& after, std::size_t limit) override;
-  Result<CacheId> resolve_prefix(std::string_view hex_prefix) override;
-  Result<StoreStats> stats() override;
-  const Tenant& tenant() const override { return tenant_; }
-
- private:
-  Result<EntryHead> decode(const CacheId& id, std::string_view record) const {
-    auto head = decode_head(std::as_bytes(std::span<const char>(record.data(), record.size())), id, tenant_);
-    if (!head.is_ok()) return about_entry(id, head.status());
-    return head;
-  }
-  Result<EntryInfo> info_of(const CacheId& id, const EntryHead& head);
-  Result<EntryInfo> commit(const CacheId& id, const PutRequest& request, const EncodedEntry& entry,
-                           const Record& before);
-  void discard(const EncodedEntry& entry);
-  void record_hit(const CacheId& id, const PutId& put_id);
-  template <typename Read>
-  auto read_entry(const CacheId& id, const Read& read) -> decltype(read(EntryHead(), BlockReader()));
-
-  std::shared_ptr<RocksDbHost> host_;
-  Tenant tenant_;
-};
-
-Result<EntryInfo> RocksDbView::info_of(const CacheId& id, const EntryHead& head) {
+Result<EntryInfo> RocksDbView::info_of(std::string_view owner, const CacheId& id, const EntryHead& head,
+                                       const std::optional<AccessRecord>& access) const {
   EntryInfo info = make_entry_info(id, head);
-  FINCHKV_ASSIGN_OR_RETURN(const Record record, host_->read_record(access_key(tenant_, id)));
-  if (const auto access = record ? decode_access(*record) : std::nullopt) {
+  info.sharing = owner == kSharedOwner ? Sharing::kShared : Sharing::kPrivate;
+  if (!access) return info;
+  info.hits = access->hits;
+  info.last_used_unix_ms = std::max(info.last_used_unix_ms, access->last_used_unix_ms);
+  info.expires_unix_ms = access->expires_unix_ms;
+  info.pinned = access->pinned;
+  if (access->sealed_label) {
+    FINCHKV_ASSIGN_OR_RETURN(info.label, open_label(access->label, head, as_.tenant().name, as_.keys_of(owner)));
+  } else {
     info.label = access->label;
-    info.hits = access->hits;
-    info.last_used_unix_ms = std::max(info.last_used_unix_ms, access->last_used_unix_ms);
+  }
+  if (!host_->is_reader()) {
+    if (const auto live = host_->ledger().find(host_->account(owner), id)) {
+      info.hits = live->hits;
+      info.last_used_unix_ms = std::max(info.last_used_unix_ms, live->last_used_unix_ms);
+    }
   }
   return info;
+}
+
+Result<Found> RocksDbView::look_up_under(std::string_view owner, const CacheId& id) {
+  FINCHKV_ASSIGN_OR_RETURN(auto records, host_->read_records(owner, id));
+  if (!records.head) return no_such_entry(id);
+  const auto& access = records.access;
+  if (access && access->expires_unix_ms != 0 && access->expires_unix_ms <= unix_ms_now()) return no_such_entry(id);
+  if (access && access->quarantined) return about_entry(id, in_quarantine());
+  Found found;
+  FINCHKV_ASSIGN_OR_RETURN(found.head, decode(owner, id, *records.head));
+  auto info = info_of(owner, id, found.head, access);
+  if (!info.is_ok()) return about_entry(id, info.status());
+  found.info = *std::move(info);
+  found.owner = owner;
+  found.record = std::move(records.head);
+  return found;
+}
+
+// A view may be older than its tenant's first entry: if that came under another key, the name is another's, and what
+// stands under it is out of reach.
+Result<bool> RocksDbView::owns_its_name() {
+  if (as_.tenant().name.empty()) return true;
+  FINCHKV_ASSIGN_OR_RETURN(const Record check, host_->read_record(tenant_key(as_.tenant())));
+  return !check || *check == tenant_check(as_.tenant());
+}
+
+// The tenant's own entry, else a shared one.
+Result<Found> RocksDbView::look_up(const CacheId& id) {
+  FINCHKV_ASSIGN_OR_RETURN(const bool may_own, owns_its_name());
+  if (may_own) {
+    auto own = look_up_under(as_.tenant().name, id);
+    if (own.is_ok() || own.status().code() != StatusCode::kNotFound) return own;
+  }
+  return look_up_under(kSharedOwner, id);
 }
 
 // Reads an entry's blocks under its head. A replacing put or a removal may take the blocks away meanwhile: then the
 // head has changed, and the new one counts.
 template <typename Read>
-auto RocksDbView::read_entry(const CacheId& id, const Read& read) -> decltype(read(EntryHead(), BlockReader())) {
-  const std::string key = head_key(tenant_, id);
+auto RocksDbView::read_entry(const CacheId& id, const Read& read)
+    -> decltype(read(std::declval<const EntryReader&>(), std::declval<BlockSource&>())) {
   FINCHKV_RETURN_IF_ERROR(host_->catch_up().status());
-  FINCHKV_ASSIGN_OR_RETURN(Record record, host_->read_record(key));
+  auto found = look_up(id);
   for (;;) {
-    if (!record) return no_such_entry(id);
-    FINCHKV_ASSIGN_OR_RETURN(const EntryHead head, decode(id, *record));
-    auto result = read(head, host_->block_reader(head.put_id));
-    if (result.is_ok()) return result;
-    const Status status = result.status();
+    if (!found.is_ok()) return found.status();
+    Status status = Status::ok();
+    auto source = host_->open_source(found->owner, id, found->head);
+    if (source.is_ok()) {
+      auto reader = EntryReader::open(found->head, as_.ids_of(found->owner).name, as_.keys_of(found->owner), **source);
+      if (reader.is_ok()) {
+        auto result = read(*reader, **source);
+        if (result.is_ok()) return result;
+        status = result.status();
+      } else {
+        status = reader.status();
+      }
+    } else {
+      status = source.status();
+    }
     if (status.code() != StatusCode::kNotFound) return about_entry(id, status);
     // A reader's block may also have moved to another file under the same head.
     FINCHKV_ASSIGN_OR_RETURN(const bool reopened, host_->catch_up());
-    FINCHKV_ASSIGN_OR_RETURN(Record now, host_->read_record(key));
-    if (now == record && !reopened) return about_entry(id, Status::corrupt(status.message()));
-    record = std::move(now);
-  }
-}
-
-Result<EntryInfo> RocksDbView::put(const PutRequest& request) {
-  FINCHKV_RETURN_IF_ERROR(host_->prepare_to_write());
-  FINCHKV_RETURN_IF_ERROR(check_put(request, tenant_));
-  const CacheId id = cache_id(request.identity, tenant_);
-  FINCHKV_ASSIGN_OR_RETURN(const Record before, host_->read_record(head_key(tenant_, id)));
-  if (before && request.if_exists == IfExists::kKeep) {
-    // A damaged head is replaced; one of a newer version is not ours to touch.
-    auto head = decode(id, *before);
-    if (head.is_ok()) return info_of(id, *head);
-    if (head.status().code() != StatusCode::kCorrupt) return head.status();
-  }
-  const PutId put_id = PutId::random();
-  auto encoded = encode_entry(request, put_id, unix_ms_now());
-  if (!encoded.is_ok()) return about_entry(id, encoded.status());
-  const RocksDbHost::Claim claim(*host_, put_id);
-  host_->step(PutStep::kClaimed);
-  if (const Status written = host_->write_blocks(put_id, *encoded); !written.is_ok()) {
-    discard(*encoded);
-    return about_entry(id, written);
-  }
-  host_->step(PutStep::kBlocksDurable);
-  return commit(id, request, *encoded, before);
-}
-
-Result<EntryInfo> RocksDbView::commit(const CacheId& id, const PutRequest& request, const EncodedEntry& entry,
-                                      const Record& before) {
-  const std::string key = head_key(tenant_, id);
-  Record replaced;
-  {
-    const std::lock_guard lock(host_->entry_mutex(id));
-    FINCHKV_ASSIGN_OR_RETURN(replaced, host_->read_record(key));
-    if (replaced && replaced != before) {  // another put of the same id was faster: the same inputs, so as good
-      discard(entry);
-      FINCHKV_ASSIGN_OR_RETURN(const EntryHead theirs, decode(id, *replaced));
-      return info_of(id, theirs);
+    // A put books its entry right after it has written the head, under this lock: only then can it be leased.
+    { const std::lock_guard booked(host_->entry_mutex(id)); }
+    auto now = look_up(id);
+    if (now.is_ok() && now->record == found->record && !reopened) {
+      // What is missing while nothing may take it is damage; what may not be protected any more is on its way out.
+      const bool stays = host_->open_source(now->owner, id, now->head).is_ok();
+      if (!stays) return no_such_entry(id);
+      if (source.is_ok()) return about_entry(id, Status::corrupt(status.message()));
     }
-    rocksdb::WriteBatch batch;
-    if (!tenant_.name.empty()) {
-      const std::string tenant = tenant_key(tenant_);
-      FINCHKV_ASSIGN_OR_RETURN(const Record check, host_->read_record(tenant));
-      if (check && *check != tenant_check(tenant_)) {
-        discard(entry);
-        return wrong_tenant_key(tenant_);
-      }
-      batch.Put(tenant, tenant_check(tenant_)).PermitUncheckedError();
-    }
-    const AccessRecord access{.hits = 0, .last_used_unix_ms = entry.head.created_unix_ms, .label = request.label};
-    batch.Put(access_key(tenant_, id), encode_access(access)).PermitUncheckedError();
-    const auto& record = entry.head_record;
-    batch.Put(key, rocksdb::Slice(reinterpret_cast<const char*>(record.data()), record.size())).PermitUncheckedError();
-    // When this fails the head may be in the log all the same and come back at the next opening: its blocks stay, and
-    // gc removes them once the log is gone.
-    FINCHKV_RETURN_IF_ERROR(about_entry(id, host_->write(batch, true, "writing an entry's head")));
+    found = std::move(now);
   }
-  host_->step(PutStep::kHeadWritten);
-  if (replaced) {
-    if (const auto old = decode(id, *replaced); old.is_ok()) {
-      rocksdb::WriteBatch batch;
-      host_->add_block_deletes(batch, old->put_id, old->block_count());
-      // The new entry is stored; what this leaves behind is gc's.
-      (void)host_->write(batch, false, "removing replaced blocks").is_ok();
-    }
-  }
-  host_->step(PutStep::kOldBlocksRemoved);
-  return info_of(id, entry.head);
-}
-
-void RocksDbView::discard(const EncodedEntry& entry) {
-  rocksdb::WriteBatch batch;
-  host_->add_block_deletes(batch, entry.head.put_id, entry.head.block_count());
-  (void)host_->write(batch, false, "removing an unfinished entry").is_ok();  // gc removes what this cannot
 }
 
 Result<EntryInfo> RocksDbView::find(const CacheId& id) {
   FINCHKV_RETURN_IF_ERROR(host_->catch_up().status());
-  FINCHKV_ASSIGN_OR_RETURN(const Record record, host_->read_record(head_key(tenant_, id)));
-  if (!record) return no_such_entry(id);
-  FINCHKV_ASSIGN_OR_RETURN(const EntryHead head, decode(id, *record));
-  return info_of(id, head);
+  auto found = look_up(id);
+  host_->note_lookup(found.status().code() != StatusCode::kNotFound);
+  if (!found.is_ok()) return found.status();
+  return std::move(found->info);
 }
 
-Result<KvSet> RocksDbView::get(const CacheId& id) {
+Result<std::unique_ptr<EntryStream>> RocksDbView::stream(const CacheId& id) {
   PutId put_id;
-  auto set = read_entry(id, [&](const EntryHead& head, const BlockReader& blocks) {
-    put_id = head.put_id;
-    return cache_store::read_kvset(head, blocks);
-  });
-  if (set.is_ok() && !host_->is_reader()) record_hit(id, put_id);
-  return set;
+  auto layers = start_stream(id, put_id);
+  if (!layers.is_ok()) {
+    if (layers.status().code() == StatusCode::kNotFound) host_->note_use(as_.tenant().name, id, false);
+    return layers.status();
+  }
+  const std::string_view owner =
+      (*layers)->info().sharing == Sharing::kShared ? kSharedOwner : std::string_view(as_.tenant().name);
+  host_->note_use(owner, id, true);
+  // A view of its own, which may outlive this one.
+  RestartStream again = [view = std::make_shared<RocksDbView>(host_, as_), id,
+                         put_id]() mutable -> Result<std::unique_ptr<EntryStream>> {
+    const PutId before = put_id;
+    FINCHKV_ASSIGN_OR_RETURN(const bool reopened, view->host_->catch_up());
+    auto restarted = view->start_stream(id, put_id);
+    if (restarted.is_ok() && put_id == before && !reopened) {
+      return about_entry(id, Status::corrupt("a block of it is missing, although nobody removed it"));
+    }
+    return restarted;
+  };
+  return make_entry_stream(host_, *std::move(layers), std::move(again));
 }
 
-// Best effort: a hit that cannot be noted is still a hit.
-void RocksDbView::record_hit(const CacheId& id, const PutId& put_id) {
-  const std::lock_guard lock(host_->entry_mutex(id));
-  const auto head_record = host_->read_record(head_key(tenant_, id));
-  if (!head_record.is_ok() || !*head_record) return;
-  const auto head = decode(id, **head_record);
-  if (!head.is_ok() || head->put_id != put_id) return;
-  const std::string key = access_key(tenant_, id);
-  const auto record = host_->read_record(key);
-  if (!record.is_ok()) return;
-  AccessRecord access = (*record ? decode_access(**record) : std::nullopt).value_or(AccessRecord{});
-  ++access.hits;
-  access.last_used_unix_ms = std::max(access.last_used_unix_ms, unix_ms_now());
-  rocksdb::WriteBatch batch;
-  batch.Put(key, encode_access(access)).PermitUncheckedError();
-  (void)host_->write(batch, false, "noting a hit").is_ok();
+// `put_id` is set to the put that is read.
+Result<std::unique_ptr<EntryStream>> RocksDbView::start_stream(const CacheId& id, PutId& put_id) {
+  return read_entry(id, [&](const EntryReader& reader, BlockSource&) -> Result<std::unique_ptr<EntryStream>> {
+    FINCHKV_ASSIGN_OR_RETURN(Found found, look_up(id));
+    if (found.head.put_id != reader.head().put_id) return no_such_entry(id);
+    put_id = found.head.put_id;
+    FINCHKV_ASSIGN_OR_RETURN(auto source, host_->open_source(found.owner, id, reader.head()));
+    // Only called while the host is there: its pool ends first.
+    auto more = [host = host_.get(), owner = found.owner, id, head = reader.head()] {
+      return host->open_source(owner, id, head);
+    };
+    return make_layer_stream(std::move(found.info), reader, std::move(source), std::move(more), &host_->pool());
+  });
 }
 
 Result<std::vector<std::vector<std::uint32_t>>> RocksDbView::read_origins(const CacheId& id) {
-  return read_entry(
-      id, [](const EntryHead& head, const BlockReader& blocks) { return cache_store::read_origins(head, blocks); });
+  return read_entry(id, [](const EntryReader& reader, BlockSource& blocks) { return reader.read_origins(blocks); });
 }
 
 Result<std::vector<std::int32_t>> RocksDbView::read_document_tokens(const CacheId& id) {
-  FINCHKV_ASSIGN_OR_RETURN(const EntryInfo info, find(id));
-  if (!info.has_document_tokens) return about_entry(id, Status::not_found("it was stored without its document"));
-  return read_entry(id, [&](const EntryHead& head, const BlockReader& blocks) {
-    return cache_store::read_document_tokens(head, tenant_, blocks);
+  FINCHKV_RETURN_IF_ERROR(host_->catch_up().status());
+  FINCHKV_ASSIGN_OR_RETURN(const Found found, look_up(id));
+  if (!found.head.has_document_tokens) return about_entry(id, Status::not_found("it was stored without its document"));
+  return read_entry(id, [&](const EntryReader& reader, BlockSource& blocks) {
+    return reader.read_document_tokens(as_.ids_of(found.owner), blocks);
   });
+}
+
+Result<PackedEntry> RocksDbView::read_packed(const CacheId& id) {
+  return read_entry(id, [](const EntryReader& reader, BlockSource& blocks) { return reader.read_packed(blocks); });
 }
 
 Status RocksDbView::verify(const CacheId& id) {
   return read_entry(id,
-                    [&](const EntryHead& head, const BlockReader& blocks) -> Result<bool> {
-                      FINCHKV_RETURN_IF_ERROR(verify_entry(head, tenant_, blocks));
+                    [&](const EntryReader& reader, BlockSource& blocks) -> Result<bool> {
+                      const bool own = cache_id(reader.head().identity, as_.tenant()) == id;
+                      FINCHKV_RETURN_IF_ERROR(reader.verify(own ? as_.tenant() : as_.ids_of(kSharedOwner), blocks));
                       return true;
                     })
       .status();
 }
 
-Status RocksDbView::remove(const CacheId& id) {
-  FINCHKV_RETURN_IF_ERROR(host_->prepare_to_write());
-  const std::lock_guard lock(host_->entry_mutex(id));
-  const std::string key = head_key(tenant_, id);
-  FINCHKV_ASSIGN_OR_RETURN(const Record record, host_->read_record(key));
-  if (!record) return no_such_entry(id);
-  rocksdb::WriteBatch batch;
-  batch.Delete(key).PermitUncheckedError();
-  batch.Delete(access_key(tenant_, id)).PermitUncheckedError();
-  // A head that cannot be read names no blocks: gc finds them.
-  if (const auto head = decode(id, *record); head.is_ok()) {
-    host_->add_block_deletes(batch, head->put_id, head->block_count());
-  }
-  return about_entry(id, host_->write(batch, true, "removing an entry"));
-}
-
 Result<EntryPage> RocksDbView::list(const std::optional<CacheId>& after, std::size_t limit) {
   FINCHKV_RETURN_IF_ERROR(check_page_limit(limit));
   FINCHKV_RETURN_IF_ERROR(host_->catch_up().status());
-  const std::string prefix = head_prefix(tenant_);
-  const std::string from = after ? head_key(tenant_, *after) + '\0' : prefix;
+  const std::string prefix = head_prefix(as_.tenant().name);
+  const std::string from = after ? head_key(as_.tenant().name, *after) + '\0' : prefix;
+  const std::uint64_t now = unix_ms_now();
   EntryPage page;
+  FINCHKV_ASSIGN_OR_RETURN(const bool may_own, owns_its_name());
+  if (!may_own) return page;
   std::optional<CacheId> last;
   auto it = host_->iterate(from, prefix_end(prefix));
   for (std::size_t seen = 0; it->Valid(); it->Next()) {
@@ -244,15 +205,24 @@ Result<EntryPage> RocksDbView::list(const std::optional<CacheId>& after, std::si
       page.next = last;
       break;
     }
+    FINCHKV_ASSIGN_OR_RETURN(const auto access, host_->read_access(as_.tenant().name, *id));
+    if (access && access->expires_unix_ms != 0 && access->expires_unix_ms <= now) continue;
+    const auto head = decode(as_.tenant().name, *id, it->value().ToStringView());
+    auto info = head.is_ok() && !(access && access->quarantined) ? info_of(as_.tenant().name, *id, *head, access)
+                                                                 : Result<EntryInfo>(Status::corrupt("it is damaged"));
+    if (head.is_ok() && (!access || access->put_id != head->put_id)) {
+      // Replaced or removed since the iterator was made: both records once more, of one moment.
+      auto again = look_up_under(as_.tenant().name, *id);
+      if (again.status().code() == StatusCode::kNotFound) continue;
+      info = again.is_ok() ? Result<EntryInfo>(std::move(again->info)) : again.status();
+    }
     ++seen;
     last = id;
-    const auto head = decode(*id, it->value().ToStringView());
-    if (!head.is_ok()) {
+    if (info.is_ok()) {
+      page.entries.push_back(*std::move(info));
+    } else {
       page.unreadable.push_back(*id);
-      continue;
     }
-    FINCHKV_ASSIGN_OR_RETURN(EntryInfo info, info_of(*id, *head));
-    page.entries.push_back(std::move(info));
   }
   FINCHKV_RETURN_IF_ERROR(from_rocksdb(it->status(), host_->directory(), "listing its entries"));
   return page;
@@ -261,36 +231,26 @@ Result<EntryPage> RocksDbView::list(const std::optional<CacheId>& after, std::si
 Result<CacheId> RocksDbView::resolve_prefix(std::string_view hex_prefix) {
   FINCHKV_ASSIGN_OR_RETURN(const IdPrefix wanted, IdPrefix::parse(hex_prefix));
   FINCHKV_RETURN_IF_ERROR(host_->catch_up().status());
-  const std::string prefix = head_prefix(tenant_);
+  const std::string prefix = head_prefix(as_.tenant().name);
+  const std::uint64_t now = unix_ms_now();
   std::vector<CacheId> matches;
-  auto it = host_->iterate(head_key(tenant_, wanted.lowest()), prefix_end(prefix));
+  FINCHKV_ASSIGN_OR_RETURN(const bool may_own, owns_its_name());
+  if (!may_own) return wanted.choose(matches);
+  auto it = host_->iterate(head_key(as_.tenant().name, wanted.lowest()), prefix_end(prefix));
   for (; it->Valid() && matches.size() <= IdPrefix::kEnough; it->Next()) {
     const auto id = id_of_head_key(it->key().ToStringView(), prefix);
     if (!id) continue;
     if (!wanted.matches(*id)) break;
+    FINCHKV_ASSIGN_OR_RETURN(const auto access, host_->read_access(as_.tenant().name, *id));
+    if (access && access->expires_unix_ms != 0 && access->expires_unix_ms <= now) continue;
     matches.push_back(*id);
   }
   FINCHKV_RETURN_IF_ERROR(from_rocksdb(it->status(), host_->directory(), "looking for an id"));
   return wanted.choose(matches);
 }
 
-Result<StoreStats> RocksDbView::stats() {
-  StoreStats total;
-  std::optional<CacheId> after;
-  do {
-    FINCHKV_ASSIGN_OR_RETURN(const EntryPage page, list(after, kMaxPage));
-    for (const EntryInfo& entry : page.entries) total.add(entry);
-    total.unreadable += page.unreadable.size();
-    after = page.next;
-  } while (after);
-  total.disk_bytes = directory_bytes(host_->directory());
-  return total;
-}
-
-}  // namespace
-
-std::unique_ptr<Store> make_rocksdb_view(std::shared_ptr<RocksDbHost> host, Tenant tenant) {
-  return std::make_unique<RocksDbView>(std::move(host), std::move(tenant));
+std::unique_ptr<Store> make_rocksdb_view(std::shared_ptr<RocksDbHost> host, Tenant tenant, ViewOptions options) {
+  return std::make_unique<RocksDbView>(std::move(host), TenantStanding(std::move(tenant), std::move(options)));
 }
 
 }  // namespace finchkv::cache_store

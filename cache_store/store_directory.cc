@@ -11,6 +11,7 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <optional>
 #include <string_view>
 #include <thread>
 #include <utility>
@@ -42,18 +43,22 @@ Status system_error(int error, const std::string& path, std::string_view doing) 
 
 std::string in(const std::string& directory, std::string_view name) { return (fs::path(directory) / name).string(); }
 
-Status check_marker(const std::string& directory) {
+std::string marker_text(std::uint32_t format) { return fmt::format("{}{}\n", kMarkerStart, format); }
+
+// The format that the marker names.
+Result<std::uint32_t> read_marker(const std::string& directory) {
   const std::string path = in(directory, kMarker);
   std::ifstream file(path, std::ios::binary);
   char text[64] = {};
   file.read(text, sizeof(text) - 1);
   const std::string_view got(text, static_cast<std::size_t>(file.gcount()));
-  const std::string expected = fmt::format("{}{}\n", kMarkerStart, kStoreFormat);
-  if (got == expected) return Status::ok();
+  for (std::uint32_t format = kOldestStoreFormat; format <= kStoreFormat; ++format) {
+    if (got == marker_text(format)) return format;
+  }
   if (got.substr(0, kMarkerStart.size()) == kMarkerStart) {
     return Status::unsupported(
-        fmt::format("the store {} has {}, this finchkv reads format {}: use the finchkv that made it", directory,
-                    got.substr(14, got.find('\n', 14) - 14), kStoreFormat));
+        fmt::format("the store {} has {}, this finchkv reads formats {} to {}: use the finchkv that made it", directory,
+                    got.substr(14, got.find('\n', 14) - 14), kOldestStoreFormat, kStoreFormat));
   }
   return Status::corrupt(fmt::format("{} does not say which store this is: restore it from a copy", path));
 }
@@ -106,6 +111,19 @@ Status sync_directory(const std::string& directory) {
   return failed == 0 ? Status::ok() : system_error(failed, directory, "syncing it");
 }
 
+std::optional<std::int64_t> changed_ns(const std::string& path) {
+  struct stat now {};
+  if (stat(path.c_str(), &now) != 0) return std::nullopt;
+  return static_cast<std::int64_t>(now.st_mtim.tv_sec) * 1'000'000'000 + now.st_mtim.tv_nsec;
+}
+
+bool same_sizes(const std::string& directory, const std::map<std::string, std::uint64_t>& files) {
+  return std::ranges::all_of(files, [&](const auto& file) {
+    struct stat now {};
+    return stat(in(directory, file.first).c_str(), &now) == 0 && static_cast<std::uint64_t>(now.st_size) == file.second;
+  });
+}
+
 }  // namespace
 
 Result<DirectoryState> inspect_directory(const std::string& directory) {
@@ -127,13 +145,29 @@ Result<DirectoryState> inspect_directory(const std::string& directory) {
     return Status::invalid_argument(fmt::format(
         "{} holds other files ({}) and is not a finchkv store: name another directory", directory, found.foreign));
   }
-  FINCHKV_RETURN_IF_ERROR(check_marker(directory));
+  FINCHKV_RETURN_IF_ERROR(read_marker(directory).status());
   if (found.current) return DirectoryState::kStore;
   if (!found.data.empty()) {
     return Status::corrupt(fmt::format("the store {} has lost its file CURRENT but still has data ({}): restore a copy",
                                        directory, found.data));
   }
   return DirectoryState::kUnfinished;
+}
+
+Result<std::uint32_t> format_of(const std::string& directory) { return read_marker(directory); }
+
+Result<std::optional<std::string>> writer_of(const std::string& directory) {
+  const std::string path = in(directory, kLock);
+  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0 && errno == ENOENT) return std::optional<std::string>();
+  if (fd < 0) return system_error(errno, path, "opening it");
+  // Shared, and for this moment only: a writer that waits does not mind.
+  const int failed = flock(fd, LOCK_SH | LOCK_NB) == 0 ? 0 : errno;
+  std::optional<std::string> writer;
+  if (failed == EWOULDBLOCK) writer = owner_of(fd);
+  close(fd);
+  if (failed != 0 && failed != EWOULDBLOCK) return system_error(failed, path, "looking at its lock");
+  return writer;
 }
 
 Status create_directory(const std::string& directory) {
@@ -148,7 +182,7 @@ Status create_directory(const std::string& directory) {
 
 Status write_marker(const std::string& directory) {
   const std::string temporary = in(directory, kMarkerTemporary);
-  const std::string text = fmt::format("{}{}\n", kMarkerStart, kStoreFormat);
+  const std::string text = marker_text(kStoreFormat);
   const int fd = open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
   if (fd < 0) return system_error(errno, temporary, "making it");
   const auto written = write(fd, text.data(), text.size());
@@ -158,6 +192,11 @@ Status write_marker(const std::string& directory) {
   if (failed == 0 && rename(temporary.c_str(), in(directory, kMarker).c_str()) != 0) failed = errno;
   if (failed != 0) return system_error(failed, temporary, "writing it");
   return sync_directory(directory);
+}
+
+Status ensure_current_format(const std::string& directory) {
+  FINCHKV_ASSIGN_OR_RETURN(const std::uint32_t format, read_marker(directory));
+  return format == kStoreFormat ? Status::ok() : write_marker(directory);
 }
 
 Result<WriterLock> WriterLock::acquire(const std::string& directory, std::chrono::milliseconds wait) {
@@ -215,6 +254,7 @@ std::uint64_t FilesSeen::log_bytes() const {
 
 Result<FilesSeen> look_at_files(const std::string& directory) {
   FilesSeen seen;
+  seen.directory_ns = changed_ns(directory).value_or(0);  // first: what changes from here on is seen next time
   std::getline(std::ifstream(in(directory, "CURRENT")), seen.current);
   std::error_code error;
   fs::directory_iterator it(directory, error);
@@ -228,6 +268,11 @@ Result<FilesSeen> look_at_files(const std::string& directory) {
   }
   if (error) return system_error(error.value(), directory, "listing it");
   return seen;
+}
+
+bool files_changed(const std::string& directory, const FilesSeen& seen) {
+  return changed_ns(directory) != seen.directory_ns || !same_sizes(directory, seen.manifests) ||
+         !same_sizes(directory, seen.logs);
 }
 
 }  // namespace finchkv::cache_store

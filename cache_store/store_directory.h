@@ -8,13 +8,15 @@
 #include <chrono>
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 
 #include "base/status.h"
 
 namespace finchkv::cache_store {
 
-inline constexpr std::uint32_t kStoreFormat = 1;
+inline constexpr std::uint32_t kStoreFormat = 2;
+inline constexpr std::uint32_t kOldestStoreFormat = 1;  ///< read as it is, and brought to ours by a writer
 
 enum class DirectoryState : std::uint8_t {
   kMissing,     ///< nothing there
@@ -27,10 +29,17 @@ enum class DirectoryState : std::uint8_t {
 /// a store that lost the file that names its parts.
 [[nodiscard]] Result<DirectoryState> inspect_directory(const std::string& directory);
 
+/// The format that a store's marker names.
+[[nodiscard]] Result<std::uint32_t> format_of(const std::string& directory);
+/// Who has it open for writing, "process 4711 (finchkv)"; nullopt when nobody has.
+[[nodiscard]] Result<std::optional<std::string>> writer_of(const std::string& directory);
+
 /// Makes the directory with mode 0700 (and its parents as usual).
 [[nodiscard]] Status create_directory(const std::string& directory);
 /// Writes the marker durably. Under the writer lock.
 [[nodiscard]] Status write_marker(const std::string& directory);
+/// The same for a store of an older format whose records have been brought to ours; nothing otherwise.
+[[nodiscard]] Status ensure_current_format(const std::string& directory);
 
 /// Held as long as it lives; move-only.
 class WriterLock {
@@ -54,12 +63,14 @@ struct FilesSeen {
   std::string current;                             ///< which manifest counts
   std::map<std::string, std::uint64_t> manifests;  ///< name, bytes
   std::map<std::string, std::uint64_t> logs;
+  std::int64_t directory_ns = 0;  ///< when a name in it last changed
 
   /// Nothing was added to a table or taken away; a log may have grown.
   [[nodiscard]] bool same_state(const FilesSeen& other) const;
   [[nodiscard]] std::uint64_t log_bytes() const;
-  bool operator==(const FilesSeen&) const = default;
 };
 [[nodiscard]] Result<FilesSeen> look_at_files(const std::string& directory);
+/// Whether look_at_files would see something else, in a few system calls however many files there are.
+[[nodiscard]] bool files_changed(const std::string& directory, const FilesSeen& seen);
 
 }  // namespace finchkv::cache_store

@@ -11,11 +11,12 @@
 #include "cli/ask_inputs.h"
 #include "cli/ask_options.h"
 #include "cli/ask_report.h"
+#include "cli/ask_store.h"
 #include "cli/files.h"
 #include "cli/output.h"
 #include "cli/progress.h"
+#include "cli/units.h"
 #include "cli/verbs.h"
-#include "cli/waiting_store.h"
 #include "engine/ask.h"
 
 namespace finchkv::cli {
@@ -61,7 +62,7 @@ class LazyModel {
   double ms_ = 0;
 };
 
-engine::Request make_request(const AskOptions& o, Inputs inputs) {
+engine::Request make_request(const AskOptions& o, Inputs inputs, std::uint64_t ttl_ms) {
   engine::Request request;
   request.document = std::move(inputs.document);
   request.prompt = std::move(inputs.prompt);
@@ -74,7 +75,11 @@ engine::Request make_request(const AskOptions& o, Inputs inputs) {
   request.kv_dtype = o.storage_dtype();
   request.numeric = o.numeric_class() == kernels::NumericClass::kReference ? cache_store::NumericClass::kReference
                                                                            : cache_store::NumericClass::kFast;
-  request.label = make_label(o);
+  request.keeping.label = make_label(o);
+  request.keeping.ttl_ms = ttl_ms;
+  request.keeping.pinned = o.pin;
+  request.keeping.sharing = o.share ? cache_store::Sharing::kShared : cache_store::Sharing::kPrivate;
+  request.keeping.zstd_tensors = o.zstd;
   request.refresh = o.refresh;
   request.answer_tokens = o.answers ? o.max_tokens : 0;
   return request;
@@ -106,17 +111,16 @@ class AnswerText {
   std::string text_;
 };
 
-Result<std::unique_ptr<cache_store::Store>> open_store(const AskOptions& o, const cache_store::Tenant& tenant) {
-  if (o.refresh) {  // there is something to write in any case
-    FINCHKV_ASSIGN_OR_RETURN(OpenStore open, open_for_writing(o.store, tenant, /*create=*/true));
-    return std::move(open.store);
-  }
+Result<std::unique_ptr<AskStore>> open_store(const AskOptions& o, const Access& access) {
   const bool quiet = o.quiet;
   const double timeout_s = o.store.timeout_s;
-  return WaitingStore::open(o.store, tenant, [quiet, timeout_s](const std::string& taken) {
+  return AskStore::open(o.store, access, [quiet, timeout_s](const std::string& taken) {
     if (!quiet) print_note(fmt::format("{}; waiting up to {:g} s", taken, timeout_s));
   });
 }
+
+/// Options that a found entry does not follow.
+bool asks_for_keeping(const AskOptions& o) { return o.label || !o.ttl.empty() || o.pin || o.zstd; }
 
 Result<double> score(model::Model& model, const engine::Prepared& prepared, const KvSet& set,
                      const std::vector<model::TokenId>& ids) {
@@ -133,7 +137,12 @@ Status run_ask(const AskOptions& o, clock::time_point start) {
   generate.sampler = {.temperature = o.temperature, .top_p = o.top_p, .seed = o.seed};
   generate.stop = o.stop;
   FINCHKV_RETURN_IF_ERROR(generate.sampler.validate());
-  FINCHKV_ASSIGN_OR_RETURN(const cache_store::Tenant tenant, read_tenant(o.store));
+  std::uint64_t ttl_ms = 0;
+  if (!o.ttl.empty()) {
+    FINCHKV_ASSIGN_OR_RETURN(ttl_ms, parse_duration_ms(o.ttl, "--ttl"));
+  }
+  FINCHKV_ASSIGN_OR_RETURN(Access access, read_access(o.store));
+  access.view.publisher = o.share;
   FINCHKV_ASSIGN_OR_RETURN(RawInputs raw, read_inputs(o));
   const std::vector<model::TokenId> score_ids = raw.score_ids;
 
@@ -144,11 +153,11 @@ Status run_ask(const AskOptions& o, clock::time_point start) {
   FINCHKV_ASSIGN_OR_RETURN(Inputs inputs, tokenize_inputs(o, std::move(raw), *model));
   report.tokenize_ms = ms_between(at, clock::now());
   FINCHKV_ASSIGN_OR_RETURN(const std::unique_ptr<engine::Prepared> prepared,
-                           engine::prepare(make_request(o, std::move(inputs)), *model, tenant));
-  std::unique_ptr<cache_store::Store> store;
+                           engine::prepare(make_request(o, std::move(inputs), ttl_ms), *model, access.tenant));
+  std::unique_ptr<AskStore> store;
   if (!o.no_store) {
     at = clock::now();
-    FINCHKV_ASSIGN_OR_RETURN(store, open_store(o, tenant));
+    FINCHKV_ASSIGN_OR_RETURN(store, open_store(o, access));
     report.open_store_ms = ms_between(at, clock::now());
   }
 
@@ -158,7 +167,11 @@ Status run_ask(const AskOptions& o, clock::time_point start) {
     if (read >= total) progress.finish();
     return true;
   };
-  const auto weights = [&] { return model.weights(); };
+  const auto weights = [&] {
+    // Before a document is read for it: can what comes of it be stored?
+    if (store != nullptr) FINCHKV_RETURN_IF_ERROR(store->check_next_put());
+    return model.weights();
+  };
   AnswerText text(model->tokenizer().kind() == "llama", !o.json);
   generate.on_text = [&](std::string_view piece) {
     text.add(piece);
@@ -185,9 +198,12 @@ Status run_ask(const AskOptions& o, clock::time_point start) {
   if (o.json) {
     print_json(ask_json(report));
   } else {
-    print(o.answers ? "\n" : prepared->id.hex() + "\n");
+    print(o.answers ? "\n" : asked.entry.id.hex() + "\n");
   }
   if (!o.quiet) print_note(ask_summary(report));
+  if (!o.quiet && asked.entry.hit && asks_for_keeping(o)) {
+    print_note("it was there already and is kept as it was: `finchkv label`, `pin` and `expire` change that");
+  }
   return Status::ok();
 }
 

@@ -54,6 +54,7 @@ Result<Inputs> tokenize_inputs(const AskOptions& o, RawInputs raw, const model::
 }
 
 std::string make_label(const AskOptions& o) {
+  if (o.label) return *o.label;
   constexpr std::size_t kLongest = 256;  // the store's limit
   const std::string& source = o.text_mode() ? *o.doc : *o.doc_tokens;
   std::string label = source == "-" ? "standard input" : std::filesystem::path(source).filename().string();

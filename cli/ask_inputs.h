@@ -24,7 +24,7 @@ struct Inputs {
 [[nodiscard]] Result<RawInputs> read_inputs(const AskOptions& options);
 [[nodiscard]] Result<Inputs> tokenize_inputs(const AskOptions& options, RawInputs raw, const model::Model& model);
 
-/// What `ls` shows of an entry: the document's file name and the prompt, 256 bytes at most.
+/// What `ls` shows of an entry: --label, or the document's file name and the prompt, 256 bytes at most.
 [[nodiscard]] std::string make_label(const AskOptions& options);
 
 }  // namespace finchkv::cli

@@ -6,6 +6,7 @@
 
 #include <fmt/format.h>
 
+#include "cli/units.h"
 #include "compressor/policy.h"
 #include "compressor/reader.h"
 
@@ -118,6 +119,20 @@ void add_answering(CLI::App& verb, AskOptions& o) {
       ->group(group);
 }
 
+void add_keeping(CLI::App& verb, AskOptions& o) {
+  const char* group = "How it is kept, if it is stored";
+  verb.add_option("--label", o.label, "What `finchkv ls` shows (default: the document's file name and the prompt)")
+      ->type_name("TEXT")
+      ->group(group);
+  verb.add_option("--ttl", o.ttl, "Remove it after this time, 12h or 30d (default: as `finchkv config` says)")
+      ->type_name("TIME")
+      ->group(group);
+  verb.add_flag("--pin", o.pin, "Never evict it")->group(group);
+  verb.add_flag("--share", o.share, "Let every tenant of the store find it")->group(group);
+  verb.add_flag("--zstd", o.zstd, "Compress it further where that helps: smaller, several times slower to read")
+      ->group(group);
+}
+
 /// What comes from standard input can be read once.
 Status check_standard_input(const AskOptions& o) {
   const std::vector<std::pair<std::string_view, bool>> inputs = {{"--doc", o.doc == "-"},
@@ -158,6 +173,7 @@ void add_ask_options(CLI::App& verb, AskOptions& o) {
   add_store_options(verb, o.store, /*writes=*/true);
   verb.add_flag("--no-store", o.no_store, "Neither look up nor store")->group("Where it is kept");
   verb.add_flag("--refresh", o.refresh, "Read again and replace what is stored")->group("Where it is kept");
+  add_keeping(verb, o);
   add_reading(verb, o);
   if (o.answers) add_answering(verb, o);
   verb.add_flag("--json", o.json, "One JSON object on standard output");
@@ -186,6 +202,11 @@ Status check_ask_options(const AskOptions& o) {
     }
     FINCHKV_RETURN_IF_ERROR(store_directory(o.store).status());
   }
+  if (o.no_store && (o.label || !o.ttl.empty() || o.pin || o.share || o.zstd)) {
+    return Status::invalid_argument(
+        "--label, --ttl, --pin, --share and --zstd say how it is stored: not with --no-store");
+  }
+  if (!o.ttl.empty()) FINCHKV_RETURN_IF_ERROR(parse_duration_ms(o.ttl, "--ttl").status());
   if (const auto reader = compressor::find_reader(o.reader); !reader.is_ok()) {
     if (o.reader == "passages") {
       return Status::unsupported("--read passages comes with a later version: use chunks or whole");

@@ -21,6 +21,11 @@ struct AskOptions {
   std::string model;
   StoreOptions store;
   bool no_store = false;
+  std::optional<std::string> label;
+  std::string ttl;  ///< empty: the store's setting
+  bool pin = false;
+  bool share = false;
+  bool zstd = false;
 
   std::optional<std::string> doc, prompt;                // text
   std::optional<std::string> doc_tokens, prompt_tokens;  // files of token ids

@@ -19,7 +19,7 @@ Json ask_json(const AskReport& r) {
   const engine::Obtained& entry = *r.entry;
   const auto& plan = r.prepared->plan;
   Json out;
-  out["id"] = r.prepared->id.hex();
+  out["id"] = r.entry->id.hex();
   out["hit"] = entry.hit;
   out["from"] = entry.hit ? "entry" : "text";
   out["policy"] = plan.policy->name();
@@ -57,7 +57,7 @@ Json ask_json(const AskReport& r) {
 }
 
 std::string ask_summary(const AskReport& r) {
-  const std::string id = short_id(r.prepared->id.hex());
+  const std::string id = short_id(r.entry->id.hex());
   const engine::Obtained& entry = *r.entry;
   std::string line;
   if (entry.hit) {

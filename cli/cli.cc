@@ -2,12 +2,14 @@
 
 #include <cstdio>
 #include <exception>
+#include <initializer_list>
 #include <memory>
 #include <new>
 #include <string>
 
 #include <fmt/format.h>
 
+#include "cli/open_files.h"
 #include "cli/output.h"
 #include "cli/verbs.h"
 
@@ -48,24 +50,34 @@ class HelpFormatter : public CLI::Formatter {
   }
 };
 
+/// Adds verbs under a heading of the overview.
+void add_group(CLI::App& app, Session& session, const std::string& heading,
+               std::initializer_list<void (*)(CLI::App&, Session&)> adders) {
+  const auto all = [](const CLI::App*) { return true; };
+  const std::size_t before = app.get_subcommands(all).size();
+  for (const auto add : adders) add(app, session);
+  const auto verbs = app.get_subcommands(all);
+  for (std::size_t i = before; i < verbs.size(); ++i) verbs[i]->group(heading);
+}
+
 void add_verbs(CLI::App& app, Session& session) {
-  add_ask(app, session);
-  add_ls(app, session);
-  add_show(app, session);
-  add_verify(app, session);
-  add_maintenance(app, session);
-  add_transfer(app, session);
-  add_model(app, session);
-  add_doctor(app, session);
-  add_completion(app, session);
+  add_group(app, session, "Reading and answering", {add_ask});
+  add_group(app, session, "What is stored", {add_ls, add_show, add_stats, add_marks, add_rm});
+  add_group(app, session, "Between stores", {add_copy, add_transfer, add_backup});
+  add_group(app, session, "Running a store", {add_config, add_key, add_verify, add_maintenance, add_doctor});
+  add_group(app, session, "And", {add_model, add_completion});
 }
 
 std::string help_hint(const CLI::App& app) {
-  const auto chosen = app.get_subcommands();
-  return chosen.empty() ? "finchkv --help" : fmt::format("finchkv {} --help", chosen.front()->get_name());
+  std::string words = "finchkv";
+  for (auto chosen = app.get_subcommands(); !chosen.empty(); chosen = chosen.front()->get_subcommands()) {
+    words.append(" ").append(chosen.front()->get_name());
+  }
+  return words + " --help";
 }
 
 int parse_and_run(int argc, const char* const* argv) {
+  raise_open_file_limit();
   Session session{.start = std::chrono::steady_clock::now(), .action = {}};
   CLI::App app(kAbout, "finchkv");
   app.set_version_flag("--version", "finchkv " FINCHKV_VERSION);

@@ -8,8 +8,12 @@
 namespace finchkv::cli {
 namespace {
 
+/// A verb's options, and, as for `key`, the words that may follow it with their options.
 std::string words_of(const CLI::App& verb) {
   std::string words;
+  for (const CLI::App* inner : verb.get_subcommands([](const CLI::App*) { return true; })) {
+    words += fmt::format("{}{} {}", words.empty() ? "" : " ", inner->get_name(), words_of(*inner));
+  }
   for (const CLI::Option* option : verb.get_options()) {
     for (const std::string& name : option->get_lnames()) words += fmt::format("{}--{}", words.empty() ? "" : " ", name);
   }
@@ -30,7 +34,8 @@ _finchkv() {{
     COMPREPLY=($(compgen -W '{} --help --version' -- "$word"))
     return
   fi
-  [[ $word == -* ]] || return  # -o default completes file names
+  # -o default completes file names, where no word of the verb fits
+  [[ $word == -* || ( "$COMP_CWORD" -eq 2 && ${{COMP_WORDS[1]}} == key ) ]] || return
   case ${{COMP_WORDS[1]}} in
 {}    *) return ;;
   esac

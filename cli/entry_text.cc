@@ -49,17 +49,26 @@ Json entry_json(const EntryInfo& e) {
   out["created_unix_ms"] = e.created_unix_ms;
   out["last_used_unix_ms"] = e.last_used_unix_ms;
   out["hits"] = e.hits;
+  out["expires_unix_ms"] = e.expires_unix_ms;
+  out["pinned"] = e.pinned;
+  out["sealed"] = e.sealed;
+  out["shared"] = e.sharing == cache_store::Sharing::kShared;
   out["has_document_tokens"] = e.has_document_tokens;
   out["model_fingerprint"] = to_hex(identity.model_fingerprint);
   out["weights_fingerprint"] = to_hex(identity.weights_fingerprint);
   return out;
 }
 
+void print_figures(const Figures& figures) {
+  std::size_t width = 0;
+  for (const auto& [name, value] : figures) width = std::max(width, display_width(name));
+  for (const auto& [name, value] : figures) {
+    print(fmt::format("{}  {}\n", pad(name, width), printable(value, /*one_line=*/true)));
+  }
+}
+
 Figures entry_figures(const EntryInfo& e) {
   const auto& identity = e.identity;
-  const auto plural = [](std::uint64_t n, std::string_view one, std::string_view many) {
-    return fmt::format("{} {}", format_count(n), n == 1 ? one : many);
-  };
   std::string read = plural(identity.doc_tokens, "token", "tokens");
   if (identity.chunk > 0 && identity.chunk < identity.doc_tokens) {
     read += fmt::format(", in chunks of {}", format_count(identity.chunk));
@@ -92,10 +101,25 @@ Figures entry_figures(const EntryInfo& e) {
       {"used", e.hits == 0
                    ? std::string("never since")
                    : fmt::format("{}, last {}", plural(e.hits, "time", "times"), format_time(e.last_used_unix_ms))},
+      {"expires", e.expires_unix_ms == 0
+                      ? std::string("never")
+                      : fmt::format("{} ({})", format_until(e.expires_unix_ms), format_time(e.expires_unix_ms))},
+      {"pinned", e.pinned ? "yes: never evicted" : "no"},
+      {"sealed", e.sealed ? "yes: encrypted at rest" : "no"},
+      {"seen by", e.sharing == cache_store::Sharing::kShared ? "every tenant" : "its own tenant"},
       {"model", to_hex(identity.model_fingerprint).substr(0, 16)},
       {"weights", to_hex(identity.weights_fingerprint).substr(0, 16)},
   };
   return figures;
+}
+
+std::string entry_marks(const EntryInfo& e) {
+  std::string marks;
+  if (e.pinned) marks += 'P';
+  if (e.sealed) marks += 'E';
+  if (e.sharing == cache_store::Sharing::kShared) marks += 'S';
+  if (e.provenance != cache_store::Provenance::kComputed) marks += 'I';
+  return marks;
 }
 
 Result<Listing> list_all(cache_store::Store& store) {

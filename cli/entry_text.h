@@ -19,7 +19,11 @@ namespace finchkv::cli {
 
 /// Names and values, in the order to print: what was read, how, what was kept, who made it.
 using Figures = std::vector<std::pair<std::string, std::string>>;
+void print_figures(const Figures& figures);
 [[nodiscard]] Figures entry_figures(const cache_store::EntryInfo& entry);
+
+/// P pinned, E encrypted at rest, S shared, I imported or put by a client; empty for none of them.
+[[nodiscard]] std::string entry_marks(const cache_store::EntryInfo& entry);
 
 struct Listing {
   std::vector<cache_store::EntryInfo> entries;

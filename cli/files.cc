@@ -18,22 +18,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-Status file_error(int error, std::string_view what, std::string_view doing) {
-  const std::string sentence = fmt::format("{} cannot be {}: {}", what, doing, std::strerror(error));
-  switch (error) {
-    case ENOENT: return Status::not_found(sentence);
-    case EACCES:
-    case EPERM:
-    case EROFS: return Status::permission_denied(sentence);
-    case EISDIR:
-    case ENOTDIR:
-    case ENAMETOOLONG: return Status::invalid_argument(sentence);
-    case ENOSPC:
-    case EDQUOT: return Status::resource_exhausted(sentence);
-    default: return Status::unavailable(sentence);
-  }
-}
-
 class Descriptor {
  public:
   explicit Descriptor(int fd) : fd_(fd) {}
@@ -59,6 +43,22 @@ Status write_all(int fd, std::string_view bytes, const std::string& path) {
 }
 
 }  // namespace
+
+Status file_error(int error, std::string_view what, std::string_view doing) {
+  const std::string sentence = fmt::format("{} cannot be {}: {}", what, doing, std::strerror(error));
+  switch (error) {
+    case ENOENT: return Status::not_found(sentence);
+    case EACCES:
+    case EPERM:
+    case EROFS: return Status::permission_denied(sentence);
+    case EISDIR:
+    case ENOTDIR:
+    case ENAMETOOLONG: return Status::invalid_argument(sentence);
+    case ENOSPC:
+    case EDQUOT: return Status::resource_exhausted(sentence);
+    default: return Status::unavailable(sentence);
+  }
+}
 
 Result<std::string> read_input(const std::string& path, std::string_view option) {
   const bool standard_input = path == "-";

@@ -10,6 +10,9 @@
 
 namespace finchkv::cli {
 
+/// What a failed system call means: "`what` cannot be `doing`: No such file or directory".
+[[nodiscard]] Status file_error(int error, std::string_view what, std::string_view doing);
+
 /// All of a file, or of standard input for "-". `option` is what sentences call it.
 /// not_found, permission_denied, invalid_argument (a folder), unavailable.
 [[nodiscard]] Result<std::string> read_input(const std::string& path, std::string_view option);

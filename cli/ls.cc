@@ -22,15 +22,17 @@ struct Column {
   std::string_view title;
   bool right;
 };
-constexpr std::array<Column, 9> kColumns = {{{"ID", false},
-                                             {"POLICY", false},
-                                             {"KEEP", true},
-                                             {"TOKENS", true},
-                                             {"RATIO", true},
-                                             {"SIZE", true},
-                                             {"AGE", true},
-                                             {"HITS", true},
-                                             {"LABEL", false}}};
+constexpr std::array<Column, 11> kColumns = {{{"ID", false},
+                                              {"POLICY", false},
+                                              {"KEEP", true},
+                                              {"TOKENS", true},
+                                              {"RATIO", true},
+                                              {"SIZE", true},
+                                              {"AGE", true},
+                                              {"HITS", true},
+                                              {"EXPIRES", true},
+                                              {"MARKS", false},
+                                              {"LABEL", false}}};
 using Row = std::array<std::string, kColumns.size()>;
 
 Row make_row(const EntryInfo& e) {
@@ -42,18 +44,22 @@ Row make_row(const EntryInfo& e) {
           format_bytes(e.stored_bytes),
           format_age(e.created_unix_ms),
           format_count(e.hits),
+          e.expires_unix_ms == 0 ? "" : format_until(e.expires_unix_ms),
+          entry_marks(e),
           printable(e.label, /*one_line=*/true)};
 }
 
+/// Columns that say nothing of any entry are left out.
 void print_table(const std::vector<Row>& rows) {
   std::array<std::size_t, kColumns.size()> widths{};
   for (std::size_t c = 0; c < kColumns.size(); ++c) {
-    widths[c] = kColumns[c].title.size();
     for (const Row& row : rows) widths[c] = std::max(widths[c], display_width(row[c]));
+    if (widths[c] != 0) widths[c] = std::max(widths[c], kColumns[c].title.size());
   }
   const auto print_row = [&](const Row& row) {
     std::string line;
     for (std::size_t c = 0; c < kColumns.size(); ++c) {
+      if (widths[c] == 0) continue;
       line += pad(row[c], widths[c], kColumns[c].right);
       line += "  ";
     }
@@ -105,7 +111,9 @@ void add_ls(CLI::App& app, Session& session) {
   CLI::App* verb = app.add_subcommand("ls", "List what is stored");
   add_store_options(*verb, options->store, /*writes=*/false);
   verb->add_flag("--json", options->json, "One JSON object on standard output: {\"entries\": [...]}");
-  verb->footer("Example:\n  finchkv ls --store ./kv");
+  verb->footer(
+      "Marks: P pinned, E encrypted at rest, S shared with all tenants, I imported or put by a client.\n"
+      "Example:\n  finchkv ls --store ./kv");
   verb->callback([&session, options] { session.action = [options] { return run_ls(options->store, options->json); }; });
 }
 

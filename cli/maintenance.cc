@@ -1,13 +1,13 @@
-// rm, gc and stats.
+// gc and scrub: what a store's operator lets run now and then.
 
-#include <algorithm>
 #include <memory>
-#include <vector>
+#include <string>
 
 #include <fmt/format.h>
 
 #include "cli/output.h"
 #include "cli/store_access.h"
+#include "cli/units.h"
 #include "cli/verbs.h"
 
 namespace finchkv::cli {
@@ -15,66 +15,52 @@ namespace {
 
 struct MaintenanceOptions {
   StoreOptions store;
-  std::vector<std::string> ids;
+  std::string rate;
   bool json = false;
 };
-
-Status run_rm(const MaintenanceOptions& o) {
-  FINCHKV_ASSIGN_OR_RETURN(OpenStore open, open_for_writing(o.store, /*create=*/false));
-  // All ids are looked up before any is removed: a slip of the pen removes nothing.
-  std::vector<cache_store::CacheId> ids;
-  for (const std::string& prefix : o.ids) {
-    FINCHKV_ASSIGN_OR_RETURN(const cache_store::CacheId id, open.store->resolve_prefix(prefix));
-    ids.push_back(id);
-  }
-  std::sort(ids.begin(), ids.end());  // two prefixes may name one entry
-  ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
-  Json removed = Json::array();
-  for (const cache_store::CacheId& id : ids) {
-    FINCHKV_RETURN_IF_ERROR(open.store->remove(id));
-    removed.push_back(id.hex());
-    if (!o.json) print(fmt::format("removed {}\n", id.hex()));
-  }
-  if (o.json) print_json({{"removed", removed}});
-  return Status::ok();
-}
 
 Status run_gc(const MaintenanceOptions& o) {
   FINCHKV_ASSIGN_OR_RETURN(OpenStore open, open_for_writing(o.store, /*create=*/false));
   FINCHKV_ASSIGN_OR_RETURN(const cache_store::GcReport report, open.host->gc());
   if (o.json) {
-    print_json({{"puts", report.puts}, {"blocks", report.blocks}, {"bytes", report.bytes}});
+    print_json(
+        {{"puts", report.puts}, {"blocks", report.blocks}, {"bytes", report.bytes}, {"expired", report.expired}});
   } else {
-    print(fmt::format("{} abandoned puts removed: {} blocks, {}\n", report.puts, report.blocks,
-                      format_bytes(report.bytes)));
+    print(fmt::format("{} removed: {}, {}\n{} removed\n", plural(report.puts, "abandoned put", "abandoned puts"),
+                      plural(report.blocks, "block", "blocks"), format_bytes(report.bytes),
+                      plural(report.expired, "expired entry", "expired entries")));
   }
   return Status::ok();
 }
 
-Status run_stats(const MaintenanceOptions& o) {
-  FINCHKV_ASSIGN_OR_RETURN(OpenStore open, open_for_reading(o.store));
-  FINCHKV_ASSIGN_OR_RETURN(const cache_store::StoreStats stats, open.store->stats());
+Status run_scrub(const MaintenanceOptions& o) {
+  cache_store::ScrubOptions how;
+  if (!o.rate.empty()) {
+    FINCHKV_ASSIGN_OR_RETURN(how.bytes_per_s, parse_size(o.rate, "--rate"));
+  }
+  FINCHKV_ASSIGN_OR_RETURN(OpenStore open, open_for_writing(o.store, /*create=*/false));
+  FINCHKV_ASSIGN_OR_RETURN(const cache_store::ScrubReport report, open.host->scrub(how));
+  Json quarantined = Json::array();
+  for (const auto& id : report.quarantined) quarantined.push_back(id.hex());
   if (o.json) {
-    print_json({{"entries", stats.entries},
-                {"stored_bytes", stats.stored_bytes},
-                {"raw_bytes", stats.raw_bytes},
-                {"hits", stats.hits},
-                {"unreadable", stats.unreadable},
-                {"disk_bytes", stats.disk_bytes}});
-    return Status::ok();
+    print_json({{"entries", report.entries}, {"bytes", report.bytes}, {"quarantined", quarantined}});
+  } else {
+    print(fmt::format("{} verified, {}; {} damaged\n", plural(report.entries, "entry", "entries"),
+                      format_bytes(report.bytes), report.quarantined.size()));
+    for (const auto& id : report.quarantined) print(fmt::format("quarantined {}\n", id.hex()));
   }
-  print(fmt::format("entries     {}\nstored      {}\ndecoded     {}\nhits        {}\nunreadable  {}\non disk     {}\n",
-                    format_count(stats.entries), format_bytes(stats.stored_bytes), format_bytes(stats.raw_bytes),
-                    format_count(stats.hits), format_count(stats.unreadable), format_bytes(stats.disk_bytes)));
-  return Status::ok();
+  if (report.quarantined.empty()) return Status::ok();
+  return Status::corrupt(
+      fmt::format("{} in quarantine: not served any more; `finchkv ask` reads such a document "
+                  "again, `finchkv rm` removes the entry",
+                  report.quarantined.size() == 1 ? std::string("1 entry is")
+                                                 : fmt::format("{} entries are", report.quarantined.size())));
 }
-
-using Run = Status (*)(const MaintenanceOptions&);
 
 CLI::App* add_verb(CLI::App& app, Session& session, const std::shared_ptr<MaintenanceOptions>& options,
-                   const char* name, const char* about, bool writes, Run run) {
+                   const char* name, const char* about, Status (*run)(const MaintenanceOptions&)) {
   CLI::App* verb = app.add_subcommand(name, about);
-  add_store_options(*verb, options->store, writes);
+  add_store_options(*verb, options->store, /*writes=*/true);
   verb->add_flag("--json", options->json, "One JSON object on standard output");
   verb->callback([&session, options, run] { session.action = [options, run] { return run(*options); }; });
   return verb;
@@ -83,15 +69,16 @@ CLI::App* add_verb(CLI::App& app, Session& session, const std::shared_ptr<Mainte
 }  // namespace
 
 void add_maintenance(CLI::App& app, Session& session) {
-  auto rm = std::make_shared<MaintenanceOptions>();
-  add_verb(app, session, rm, "rm", "Remove entries", /*writes=*/true, run_rm)
-      ->add_option("id", rm->ids, "Ids, or enough of their first digits")
-      ->type_name("ID")
-      ->required();
-  add_verb(app, session, std::make_shared<MaintenanceOptions>(), "gc", "Remove what interrupted writes left behind",
-           /*writes=*/true, run_gc);
-  add_verb(app, session, std::make_shared<MaintenanceOptions>(), "stats", "Counts and sizes of a store",
-           /*writes=*/false, run_stats);
+  add_verb(app, session, std::make_shared<MaintenanceOptions>(), "gc",
+           "Remove what interrupted writes left behind, and what has expired", run_gc);
+  auto options = std::make_shared<MaintenanceOptions>();
+  CLI::App* verb = add_verb(app, session, options, "scrub",
+                            "Verify the digests of all that is stored, of every tenant; needs no key", run_scrub);
+  verb->add_option("--rate", options->rate, "Bytes per second at most, as 50M (default: as fast as it goes)")
+      ->type_name("SIZE");
+  verb->footer(
+      "Example:\n  finchkv scrub --store ./kv --rate 50M\n\n"
+      "What is damaged goes into quarantine: it is not served any more. Exit status 4 when something was.");
 }
 
 }  // namespace finchkv::cli

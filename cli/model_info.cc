@@ -106,10 +106,7 @@ Status run_model(const ModelOptions& o) {
     print_json(model_json(*model));
     return Status::ok();
   }
-  const Figures figures = model_figures(*model);
-  std::size_t width = 0;
-  for (const auto& [name, value] : figures) width = std::max(width, name.size());
-  for (const auto& [name, value] : figures) print(pad(name, width) + "  " + printable(value, true) + "\n");
+  print_figures(model_figures(*model));
   if (o.metadata) {
     print("\n");
     for (const std::string_view key : model->file().keys()) {

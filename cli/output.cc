@@ -20,6 +20,18 @@ namespace {
 
 constexpr std::string_view kReplacement = "\xEF\xBF\xBD";  // U+FFFD
 
+std::int64_t unix_ms_now() {
+  const auto since = std::chrono::system_clock::now().time_since_epoch();
+  return std::chrono::duration_cast<std::chrono::milliseconds>(since).count();
+}
+
+std::string format_seconds(std::int64_t seconds) {
+  if (seconds < 60) return fmt::format("{} s", seconds);
+  if (seconds < 3600) return fmt::format("{} min", seconds / 60);
+  if (seconds < 48 * 3600) return fmt::format("{} h", seconds / 3600);
+  return fmt::format("{} days", seconds / 86400);
+}
+
 }  // namespace
 
 bool is_control(char32_t c) {
@@ -111,6 +123,10 @@ std::string format_count(std::uint64_t count) {
   return digits;
 }
 
+std::string plural(std::uint64_t count, std::string_view one, std::string_view many) {
+  return fmt::format("{} {}", format_count(count), count == 1 ? one : many);
+}
+
 std::string format_ms(double ms) {
   if (ms < 10) return fmt::format("{:.1f} ms", ms);
   if (ms < 999.5) return fmt::format("{:.0f} ms", ms);
@@ -127,14 +143,12 @@ std::string format_ratio(double ratio) {
 }
 
 std::string format_age(std::uint64_t unix_ms) {
-  const auto now =
-      std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::system_clock::now().time_since_epoch())
-          .count();
-  const auto seconds = std::max<std::int64_t>(0, (now - static_cast<std::int64_t>(unix_ms)) / 1000);
-  if (seconds < 60) return fmt::format("{} s", seconds);
-  if (seconds < 3600) return fmt::format("{} min", seconds / 60);
-  if (seconds < 48 * 3600) return fmt::format("{} h", seconds / 3600);
-  return fmt::format("{} days", seconds / 86400);
+  return format_seconds(std::max<std::int64_t>(0, (unix_ms_now() - static_cast<std::int64_t>(unix_ms)) / 1000));
+}
+
+std::string format_until(std::uint64_t unix_ms) {
+  const std::int64_t seconds = (static_cast<std::int64_t>(unix_ms) - unix_ms_now() + 999) / 1000;
+  return seconds <= 0 ? "now" : "in " + format_seconds(seconds);
 }
 
 std::string format_time(std::uint64_t unix_ms) {

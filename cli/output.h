@@ -39,11 +39,14 @@ void print_error(std::string_view text);  ///< `finchkv: text` on standard error
 [[nodiscard]] int terminal_width();   ///< of standard output; 80 when it is not a terminal
 [[nodiscard]] bool locale_is_utf8();  ///< by LC_ALL, LC_CTYPE, LANG
 
-[[nodiscard]] std::string format_bytes(std::uint64_t bytes);     ///< "5.9 MB"
-[[nodiscard]] std::string format_count(std::uint64_t count);     ///< "12,345"
+[[nodiscard]] std::string format_bytes(std::uint64_t bytes);  ///< "5.9 MB"
+[[nodiscard]] std::string format_count(std::uint64_t count);  ///< "12,345"
+/// "1 entry", "1,234 entries".
+[[nodiscard]] std::string plural(std::uint64_t count, std::string_view one, std::string_view many);
 [[nodiscard]] std::string format_ms(double ms);                  ///< "23 ms", "1.2 s", "3 min 20 s"
 [[nodiscard]] std::string format_ratio(double ratio);            ///< "16x", "7.5x"
 [[nodiscard]] std::string format_age(std::uint64_t unix_ms);     ///< "3 min", "2 days"
+[[nodiscard]] std::string format_until(std::uint64_t unix_ms);   ///< "in 3 min", "now": the same for what is to come
 [[nodiscard]] std::string format_time(std::uint64_t unix_ms);    ///< "2025-01-31 14:05:09 UTC"
 [[nodiscard]] std::string short_id(std::string_view hex);        ///< the first 12 digits
 [[nodiscard]] std::size_t display_width(std::string_view text);  ///< characters, not bytes

@@ -29,14 +29,6 @@ struct ShowOptions {
   bool json = false;
 };
 
-void print_figures(const Figures& figures) {
-  std::size_t width = 0;
-  for (const auto& [name, value] : figures) width = std::max(width, name.size());
-  for (const auto& [name, value] : figures) {
-    print(fmt::format("{}  {}\n", pad(name, width), printable(value, /*one_line=*/true)));
-  }
-}
-
 Status print_map(const EntryInfo& entry, const LayerOrigins& origins, bool ascii) {
   const MapStyle style{.width = static_cast<std::size_t>(terminal_width()), .ascii = ascii || !locale_is_utf8()};
   FINCHKV_ASSIGN_OR_RETURN(const KeptMap map, make_kept_map(origins, entry.shape.origin_rows, entry.identity.doc_tokens,

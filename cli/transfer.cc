@@ -1,43 +1,107 @@
-// export and import of single entries; backup and restore are refused by name until they are there.
+// export and import: one entry as a safetensors file for other programs, or many as an archive for another store.
 
 #include <memory>
 #include <optional>
 #include <utility>
+#include <vector>
 
 #include <fmt/format.h>
 
+#include "cache_store/packed_entry.h"
 #include "cache_store/safetensors.h"
+#include "cli/entry_copy.h"
 #include "cli/entry_text.h"
+#include "cli/files.h"
 #include "cli/output.h"
+#include "cli/selection.h"
 #include "cli/store_access.h"
+#include "cli/streams.h"
 #include "cli/verbs.h"
 
 namespace finchkv::cli {
 namespace {
 
-struct TransferOptions {
+using cache_store::ArchivedEntry;
+using cache_store::EntryInfo;
+
+constexpr char kAllFlag[] = "--all";
+
+struct ExportOptions {
   StoreOptions store;
-  std::string id;
-  std::string path;
+  Selection selection;
+  std::vector<std::string> places;  ///< ids, if any, and the file behind them
+  bool archive = false;
   std::optional<std::uint64_t> rope_base;
   bool json = false;
 };
 
-Status run_export(const TransferOptions& o) {
+struct ImportOptions {
+  StoreOptions store;
+  std::string path;
+  bool json = false;
+};
+
+Status export_one(const ExportOptions& o, const std::string& id, const std::string& path) {
   FINCHKV_ASSIGN_OR_RETURN(OpenStore open, open_for_reading(o.store));
-  FINCHKV_ASSIGN_OR_RETURN(const cache_store::EntryInfo entry, find_entry(*open.store, o.id));
+  FINCHKV_ASSIGN_OR_RETURN(const EntryInfo entry, find_entry(*open.store, id));
   FINCHKV_ASSIGN_OR_RETURN(const KvSet set, open.store->get(entry.id));
-  FINCHKV_RETURN_IF_ERROR(cache_store::export_safetensors(set, entry.identity, o.path, {.rope_base = o.rope_base}));
+  FINCHKV_RETURN_IF_ERROR(cache_store::export_safetensors(set, entry.identity, path, {.rope_base = o.rope_base}));
   if (o.json) {
-    print_json({{"id", entry.id.hex()}, {"file", o.path}});
+    print_json({{"id", entry.id.hex()}, {"file", path}});
   } else {
-    print(fmt::format("{} exported to {}\n", short_id(entry.id.hex()), o.path));
+    print(fmt::format("{} exported to {}\n", short_id(entry.id.hex()), path));
   }
   return Status::ok();
 }
 
-Status run_import(const TransferOptions& o) {
-  FINCHKV_ASSIGN_OR_RETURN(cache_store::ImportedSet imported, cache_store::import_safetensors(o.path));
+Status export_archive(const ExportOptions& o, const Selection& selection, const std::string& path) {
+  if (o.json && path == "-") return Status::invalid_argument("--json and - both want standard output: name a file");
+  FINCHKV_ASSIGN_OR_RETURN(OpenStore open, open_for_reading(o.store));
+  FINCHKV_ASSIGN_OR_RETURN(const Selected selected, select_entries(selection, *open.store));
+  FINCHKV_ASSIGN_OR_RETURN(FileSink file, FileSink::create(path));
+  cache_store::ArchiveWriter archive([&file](std::span<const std::byte> bytes) { return file.write(bytes); });
+  Status damaged = selected.unreadable.empty() ? Status::ok() : open.store->find(selected.unreadable.front()).status();
+  std::uint64_t left_out = selected.unreadable.size();
+  for (const EntryInfo& entry : selected.entries) {
+    const auto packed = pack_entry(*open.store, entry);
+    if (packed.status().code() == StatusCode::kNotFound) continue;  // it went meanwhile
+    if (packed.status().code() == StatusCode::kCorrupt) {           // the others are wanted all the more
+      if (damaged.is_ok()) damaged = packed.status();
+      ++left_out;
+      continue;
+    }
+    FINCHKV_RETURN_IF_ERROR(packed.status());
+    FINCHKV_RETURN_IF_ERROR(archive.add(*packed));
+  }
+  FINCHKV_RETURN_IF_ERROR(archive.finish());
+  FINCHKV_RETURN_IF_ERROR(file.finish());
+  if (o.json) {
+    print_json({{"file", path}, {"entries", archive.entries()}, {"bytes", archive.bytes()}, {"left_out", left_out}});
+  } else {
+    print_note(fmt::format("{} exported to {} ({})", plural(archive.entries(), "entry", "entries"),
+                           path == "-" ? "standard output" : path, format_bytes(archive.bytes())));
+  }
+  if (left_out > 1) print_note(fmt::format("{} damaged entries were left out", left_out));
+  return damaged;
+}
+
+Status run_export(const ExportOptions& o) {
+  if (o.places.empty()) return Status::invalid_argument("name the file to write");
+  const std::string& path = o.places.back();
+  Selection selection = o.selection;
+  selection.ids.assign(o.places.begin(), o.places.end() - 1);
+  const bool one = selection.ids.size() == 1 && !selection.has_conditions() && !selection.all && !o.archive;
+  if (one) return export_one(o, selection.ids.front(), path);
+  if (selection.empty()) {
+    return Status::invalid_argument(
+        fmt::format("say which entries go into {}: an id before it, conditions, or --all", path));
+  }
+  FINCHKV_RETURN_IF_ERROR(check_selection(selection, kAllFlag));
+  if (o.rope_base) return Status::invalid_argument("--rope is for a single entry: archives keep entries as they are");
+  return export_archive(o, selection, path);
+}
+
+Status import_one(const ImportOptions& o, cache_store::ImportedSet imported) {
   FINCHKV_ASSIGN_OR_RETURN(OpenStore open, open_for_writing(o.store, /*create=*/true));
   cache_store::PutRequest put;
   put.identity = std::move(imported.identity);
@@ -49,7 +113,7 @@ Status run_import(const TransferOptions& o) {
   } else if (!there.is_ok() && there.code() != StatusCode::kNotFound) {
     return there;
   }
-  FINCHKV_ASSIGN_OR_RETURN(const cache_store::EntryInfo entry, open.store->put(put));
+  FINCHKV_ASSIGN_OR_RETURN(const EntryInfo entry, open.store->put(put));
   if (o.json) {
     print_json(entry_json(entry));
   } else {
@@ -62,46 +126,106 @@ Status run_import(const TransferOptions& o) {
   return Status::ok();
 }
 
-CLI::App* add_verb(CLI::App& app, Session& session, const char* name, const char* about, bool writes, bool has_id,
-                   Status (*run)(const TransferOptions&), const std::shared_ptr<TransferOptions>& options) {
-  CLI::App* verb = app.add_subcommand(name, about);
-  if (has_id) {
-    verb->add_option("id", options->id, "The entry's id, or enough of its first digits")->type_name("ID")->required();
+/// Each entry is checked whole before it is stored; those before a damaged one stay.
+Status import_archive(const ImportOptions& o, FileSource file) {
+  cache_store::ArchiveReader archive([&file](std::span<std::byte> into) { return file.read(into); });
+  // The first entry is read before the store is opened: what is no archive makes no store.
+  auto next = archive.next();
+  if (!next.is_ok()) return Status(next.status().code(), fmt::format("{}: {}", file.name(), next.status().message()));
+  FINCHKV_ASSIGN_OR_RETURN(OpenStore open, open_for_writing(o.store, /*create=*/true));
+  TakenCounts counts;
+  Json ids = Json::array();
+  Status failed = Status::ok();
+  while (failed.is_ok() && next.is_ok() && *next) {
+    const ArchivedEntry& entry = **next;
+    const bool shared = entry.sharing == cache_store::Sharing::kShared;
+    failed = cache_store::check_packed(entry.packed, shared ? cache_store::Tenant{} : open.store->tenant());
+    if (failed.is_ok()) {
+      auto taken = take_entry(*open.store, entry, cache_store::Provenance::kImported, Existing::kVerify);
+      failed = taken.status();
+      if (taken.is_ok()) {
+        counts.add(*taken);
+        ids.push_back(taken->info.id.hex());
+        if (!o.json) print(taken->info.id.hex() + "\n");
+      }
+    }
+    if (failed.is_ok()) next = archive.next();
   }
-  verb->add_option("file", options->path, "A safetensors file")->type_name("FILE")->required();
-  add_store_options(*verb, options->store, writes);
-  verb->add_flag("--json", options->json, "One JSON object on standard output");
-  verb->callback([&session, options, run] { session.action = [options, run] { return run(*options); }; });
-  return verb;
+  if (failed.is_ok()) failed = next.is_ok() ? archive.expect_end_of_source() : next.status();
+  if (o.json) {
+    print_json({{"imported", ids},
+                {"bytes", counts.bytes},
+                {"replaced", counts.replaced},
+                {"already_there", counts.already_there},
+                {"unpinned", counts.unpinned}});
+  } else {
+    print_note(counts.text("imported"));
+  }
+  if (failed.is_ok()) return failed;
+  return {failed.code(), fmt::format("{}, entry {}: {}", file.name(),
+                                     counts.stored + counts.replaced + counts.already_there + 1, failed.message())};
 }
 
-void add_later(CLI::App& app, Session& session, const char* name, const char* about) {
-  CLI::App* verb = app.add_subcommand(name, about);
-  auto options = std::make_shared<TransferOptions>();
-  verb->add_option("dir", options->path, "The folder of the backup")->type_name("DIR")->required();
+Status run_import(const ImportOptions& o) {
+  FINCHKV_ASSIGN_OR_RETURN(FileSource file, FileSource::open(o.path));
+  FINCHKV_ASSIGN_OR_RETURN(const std::string start, file.peek(cache_store::kArchiveMagic.size()));
+  if (start == cache_store::kArchiveMagic) return import_archive(o, std::move(file));
+  if (o.path != "-") {
+    FINCHKV_ASSIGN_OR_RETURN(cache_store::ImportedSet imported, cache_store::import_safetensors(o.path));
+    return import_one(o, std::move(imported));
+  }
+  FINCHKV_ASSIGN_OR_RETURN(const std::string rest, read_input("-", "import"));
+  const std::string bytes = start + rest;
+  FINCHKV_ASSIGN_OR_RETURN(cache_store::ImportedSet imported,
+                           cache_store::parse_safetensors(as_byte_span(bytes), file.name()));
+  return import_one(o, std::move(imported));
+}
+
+void add_export(CLI::App& app, Session& session) {
+  auto options = std::make_shared<ExportOptions>();
+  CLI::App* verb = app.add_subcommand("export", "Write one entry as safetensors, or many as an archive");
+  verb->add_option("file", options->places, "An id and a file; or a file, - for standard output, for an archive")
+      ->type_name("[ID...] FILE")
+      ->required();
+  add_selection_options(*verb, options->selection, kAllFlag);
+  add_store_options(*verb, options->store, /*writes=*/false);
+  verb->add_option("--rope", options->rope_base,
+                   "Rotate one entry's keys to positions BASE.. (default: as they are, before RoPE)")
+      ->type_name("BASE");
+  verb->add_flag("--archive", options->archive, "An archive even of one entry");
+  verb->add_flag("--json", options->json, "One JSON object on standard output");
+  verb->footer(
+      "Examples:\n"
+      "  finchkv export 3fa9 one.safetensors --store ./kv\n"
+      "  finchkv export --all all.finchkv --store ./kv\n"
+      "  finchkv export --all - --store ./kv | ssh host finchkv import - --store ./kv\n\n"
+      "An archive keeps labels, pins and expiry. It is not encrypted, even where the store is: what was read can be "
+      "rebuilt from it.");
+  verb->callback([&session, options] { session.action = [options] { return run_export(*options); }; });
+}
+
+void add_import(CLI::App& app, Session& session) {
+  auto options = std::make_shared<ImportOptions>();
+  CLI::App* verb = app.add_subcommand("import", "Store what `export` wrote; prints ids");
+  verb->add_option("file", options->path, "A safetensors file or an archive; - for standard input")
+      ->type_name("FILE|-")
+      ->required();
   add_store_options(*verb, options->store, /*writes=*/true);
-  verb->callback([&session, name, options] {  // the options live as long as the verb does
-    session.action = [name] {
-      return Status::unsupported(
-          fmt::format("{} comes with a later version: until then use export and import, or copy the store's "
-                      "directory while nothing writes to it",
-                      name));
-    };
-  });
+  add_publisher_option(*verb, options->store);
+  verb->add_flag("--json", options->json, "One JSON object on standard output");
+  verb->footer(
+      "Examples:\n  finchkv import one.safetensors --store ./kv\n  finchkv import all.finchkv --store ./kv\n\n"
+      "Which of the two it is, is seen by how the file begins. Everything is checked before it is stored, and counts "
+      "as "
+      "imported: seen by its own tenant.");
+  verb->callback([&session, options] { session.action = [options] { return run_import(*options); }; });
 }
 
 }  // namespace
 
 void add_transfer(CLI::App& app, Session& session) {
-  auto out = std::make_shared<TransferOptions>();
-  add_verb(app, session, "export", "Write one entry to a safetensors file", /*writes=*/false, /*has_id=*/true,
-           run_export, out)
-      ->add_option("--rope", out->rope_base, "Rotate the keys to positions BASE.. (default: as they are, before RoPE)")
-      ->type_name("BASE");
-  add_verb(app, session, "import", "Store an entry from a safetensors file; prints its id", /*writes=*/true,
-           /*has_id=*/false, run_import, std::make_shared<TransferOptions>());
-  add_later(app, session, "backup", "Copy a store (comes with a later version)");
-  add_later(app, session, "restore", "Bring a copy back (comes with a later version)");
+  add_export(app, session);
+  add_import(app, session);
 }
 
 }  // namespace finchkv::cli

@@ -18,6 +18,7 @@ using cache_store::CacheId;
 struct VerifyOptions {
   StoreOptions store;
   std::string id;
+  bool quarantine = false;
   bool json = false;
 };
 
@@ -35,7 +36,7 @@ Json findings_json(const std::vector<Finding>& findings) {
 Result<std::vector<CacheId>> ids_to_check(const VerifyOptions& o, cache_store::Store& store) {
   std::vector<CacheId> ids;
   if (!o.id.empty()) {
-    FINCHKV_ASSIGN_OR_RETURN(const CacheId id, store.resolve_prefix(o.id));
+    FINCHKV_ASSIGN_OR_RETURN(const CacheId id, resolve_id(store, o.id));
     ids.push_back(id);
     return ids;
   }
@@ -46,7 +47,8 @@ Result<std::vector<CacheId>> ids_to_check(const VerifyOptions& o, cache_store::S
 }
 
 Status run_verify(const VerifyOptions& o) {
-  FINCHKV_ASSIGN_OR_RETURN(OpenStore open, open_for_reading(o.store));
+  FINCHKV_ASSIGN_OR_RETURN(OpenStore open,
+                           o.quarantine ? open_for_writing(o.store, /*create=*/false) : open_for_reading(o.store));
   FINCHKV_ASSIGN_OR_RETURN(const std::vector<CacheId> ids, ids_to_check(o, *open.store));
   std::vector<Finding> damaged;
   // Neither sound nor damaged as far as this program can tell: a newer one's entry, or a disk that refuses.
@@ -64,16 +66,24 @@ Status run_verify(const VerifyOptions& o) {
       return status;  // in a whole store, one that another process removed meanwhile is no concern
     }
   }
+  Json quarantined = Json::array();
+  if (o.quarantine && !damaged.empty()) {
+    // A store takes what its own scrub finds, which needs no tenant's word for it.
+    FINCHKV_ASSIGN_OR_RETURN(const cache_store::ScrubReport report, open.host->scrub({}));
+    for (const CacheId& id : report.quarantined) quarantined.push_back(id.hex());
+  }
   if (o.json) {
     Json out;
     out["checked"] = sound + damaged.size();
     out["corrupt"] = findings_json(damaged);
     out["unread"] = findings_json(unread);
+    if (o.quarantine) out["quarantined"] = quarantined;
     print_json(out);
   } else {
     print(fmt::format("{} {} checked, {} damaged\n", sound + damaged.size(),
                       sound + damaged.size() == 1 ? "entry" : "entries", damaged.size()));
     if (!unread.empty()) print(fmt::format("{} could not be checked\n", unread.size()));
+    for (const auto& id : quarantined) print(fmt::format("quarantined {}\n", id.get<std::string>()));
   }
   for (const Finding& f : damaged) print_error(f.reason);
   for (const Finding& f : unread) print_error(f.reason);
@@ -89,7 +99,9 @@ void add_verify(CLI::App& app, Session& session) {
   CLI::App* verb = app.add_subcommand("verify", "Check every stored byte of one entry, or of all");
   verb->add_option("id", options->id, "The entry's id, or enough of its first digits (all entries unless given)")
       ->type_name("ID");
-  add_store_options(*verb, options->store, /*writes=*/false);
+  add_store_options(*verb, options->store, /*writes=*/true);
+  verb->add_flag("--quarantine", options->quarantine,
+                 "When something is damaged, scrub the store, which takes it out of service (see `finchkv scrub`)");
   verb->add_flag("--json", options->json, "One JSON object on standard output");
   verb->footer(
       "Exit status 4 when something is damaged, 1 when something could not be checked. `finchkv ask` reads a damaged "

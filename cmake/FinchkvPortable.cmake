@@ -26,15 +26,19 @@ function(finchkv_pick var shared)
   set(${var} ${found} PARENT_SCOPE)
 endfunction()
 
-# finchkv_put_beside(TARGET...): copies shared libraries, and what they need besides the C library, beside the binaries.
+# finchkv_put_beside(LIBRARY...): copies shared libraries (targets or files), and what they need besides the C library,
+# beside the binaries.
 function(finchkv_put_beside)
   if(NOT FINCHKV_PORTABLE)
     return()
   endif()
   add_custom_target(finchkv_beside ALL)
-  foreach(target ${ARGN})
+  foreach(library ${ARGN})
+    if(TARGET ${library})
+      set(library $<TARGET_FILE:${library}>)
+    endif()
     add_custom_command(TARGET finchkv_beside POST_BUILD
-      COMMAND ${CMAKE_COMMAND} -DLIBRARY=$<TARGET_FILE:${target}> -DTO=${CMAKE_RUNTIME_OUTPUT_DIRECTORY}
+      COMMAND ${CMAKE_COMMAND} -DLIBRARY=${library} -DTO=${CMAKE_RUNTIME_OUTPUT_DIRECTORY}
               -P ${CMAKE_SOURCE_DIR}/cmake/copy_library.cmake
       VERBATIM)
   endforeach()

@@ -43,17 +43,27 @@ cache_store::CacheIdentity make_identity(const Prepared& p, const model::Model& 
 // An id promises who computed the bytes: the model that was fingerprinted, in the arithmetic that was asked for.
 Status check_model(const Prepared& p, const model::Model& model) {
   if (model.transformer() == nullptr) return Status::internal("the model's weights were not loaded");
-  if (model.model_fingerprint() != p.identity.model_fingerprint ||
-      model.weights_fingerprint() != p.identity.weights_fingerprint) {
+  const cache_store::CacheIdentity& identity = p.own.identity;
+  if (model.model_fingerprint() != identity.model_fingerprint ||
+      model.weights_fingerprint() != identity.weights_fingerprint) {
     return Status::invalid_argument("the request was prepared for another model than the one that is to run it");
   }
   const bool fast = model.transformer()->device().numeric_class() == kernels::NumericClass::kFast;
-  if (fast != (p.identity.numeric == cache_store::NumericClass::kFast)) {
+  if (fast != (identity.numeric == cache_store::NumericClass::kFast)) {
     return Status::invalid_argument(
         fmt::format("the request asks for {} arithmetic, but the model's device computes in another class",
-                    cache_store::numeric_class_name(p.identity.numeric)));
+                    cache_store::numeric_class_name(identity.numeric)));
   }
   return Status::ok();
+}
+
+cache_store::PutOptions put_options(const Keeping& keeping) {
+  cache_store::PutOptions options;
+  options.label = keeping.label;
+  options.ttl_ms = keeping.ttl_ms;
+  options.pinned = keeping.pinned;
+  options.sharing = keeping.sharing;
+  return options;
 }
 
 Result<KvSet> read_and_store(const Prepared& p, model::Model& model, cache_store::Store* store, bool replace,
@@ -65,20 +75,80 @@ Result<KvSet> read_and_store(const Prepared& p, model::Model& model, cache_store
   FINCHKV_ASSIGN_OR_RETURN(compressor::ReadResult read,
                            compressor::read_document(p.plan, *model.transformer(), progress));
   out.ms.compress = ms_since(start);
+  out.id = p.target().id;
   const auto stored = clock::now();
   if (store != nullptr) {
     cache_store::PutRequest put;
-    put.identity = p.identity;
+    static_cast<cache_store::PutOptions&>(put) = put_options(p.request.keeping);
+    put.identity = p.target().identity;
     put.set = read.set;
     if (p.request.keep_document_tokens) put.document_tokens = p.request.document;
     put.compress_ms = static_cast<std::uint64_t>(out.ms.compress);
-    put.label = p.request.label;
+    put.zstd_tensors = p.request.keeping.zstd_tensors;
     put.if_exists = replace ? cache_store::IfExists::kReplace : cache_store::IfExists::kKeep;
     FINCHKV_ASSIGN_OR_RETURN(const cache_store::EntryInfo info, store->put(put));
     out.stored_bytes = info.stored_bytes;
     out.ms.store = ms_since(stored);
   }
   return cache_store::as_stored(read.set, p.request.kv_dtype);
+}
+
+bool may_be_read_again(const Status& status) {
+  return status.code() == StatusCode::kNotFound || status.code() == StatusCode::kCorrupt;
+}
+
+// One entry, whole: not_found and corrupt as the store says.
+Status load(const Prepared& p, cache_store::Store& store, const cache_store::CacheId& id, Obtained& out) {
+  const auto looked = clock::now();
+  auto entry = store.stream(id);
+  out.ms.lookup += ms_since(looked);
+  FINCHKV_RETURN_IF_ERROR(entry.status());
+  const auto start = clock::now();
+  Result<KvSet> set = (*entry)->finish();
+  out.ms.reload += ms_since(start);
+  FINCHKV_RETURN_IF_ERROR(set.status());
+  // An entry of another length than the plan's is not what this reading makes, whoever wrote it.
+  if (set->max_kept() != static_cast<std::uint64_t>(p.plan.budget)) {
+    return Status::corrupt(fmt::format("the entry keeps {} where {} were asked for", set->max_kept(), p.plan.budget));
+  }
+  out.hit = true;
+  out.id = id;
+  out.stored_bytes = (*entry)->info().stored_bytes;
+  out.set = *std::move(set);
+  return Status::ok();
+}
+
+// The tenant's own entry as a shared one too, as it is stored. An entry that this engine did not compute is never
+// shared: not_found, so that the document is read.
+Status publish_own(const Prepared& p, cache_store::Store& store) {
+  FINCHKV_ASSIGN_OR_RETURN(const cache_store::EntryInfo own, store.find(p.own.id));
+  if (own.sharing == cache_store::Sharing::kShared) return Status::ok();
+  if (own.provenance != cache_store::Provenance::kComputed) return Status::not_found("it was not computed here");
+  FINCHKV_ASSIGN_OR_RETURN(cache_store::PackedEntry packed, store.read_packed(p.own.id));
+  packed.head.identity = p.shared.identity;
+  return store.put_packed(packed, put_options(p.request.keeping)).status();
+}
+
+// Ok with out.hit on a hit, ok without on a miss; then `replace` says whether what is there is to be replaced.
+Status look_up(const Prepared& p, cache_store::Store& store, bool& replace, Obtained& out) {
+  if (p.request.keeping.sharing == cache_store::Sharing::kShared) {
+    const Status published = publish_own(p, store);
+    if (!published.is_ok() && !may_be_read_again(published)) return published;
+    if (!published.is_ok() && p.own.id == p.shared.id) {
+      replace = published.code() == StatusCode::kCorrupt;
+      return Status::ok();
+    }
+  }
+  Status found = load(p, store, p.target().id, out);
+  replace = found.code() == StatusCode::kCorrupt;
+  if (may_be_read_again(found) && p.target().id != p.shared.id) {
+    const Status shared = load(p, store, p.shared.id, out);
+    // A damaged shared entry is its publisher's to replace.
+    if (shared.is_ok() || !may_be_read_again(shared)) found = shared;
+  }
+  // A damaged entry is read again and replaced; one that is gone is read. Anything else (a store that cannot be read
+  // at all) is the caller's to know.
+  return may_be_read_again(found) ? Status::ok() : found;
 }
 
 }  // namespace
@@ -100,9 +170,14 @@ Result<std::unique_ptr<Prepared>> prepare(Request request, const model::Model& m
   read.seed = r.seed;
   read.answer_tokens = r.answer_tokens;
   FINCHKV_ASSIGN_OR_RETURN(prepared->plan, compressor::resolve_plan(read, model.config()));
-  prepared->identity = make_identity(*prepared, model, tenant);
-  FINCHKV_RETURN_IF_ERROR(prepared->identity.validate());
-  prepared->id = cache_store::cache_id(prepared->identity, tenant);
+  const auto named = [&](const cache_store::Tenant& under) -> Named {
+    cache_store::CacheIdentity identity = make_identity(*prepared, model, under);
+    const cache_store::CacheId id = cache_store::cache_id(identity, under);
+    return {std::move(identity), id};
+  };
+  prepared->own = named(tenant);
+  prepared->shared = named({});
+  FINCHKV_RETURN_IF_ERROR(prepared->own.identity.validate());
   return prepared;
 }
 
@@ -111,31 +186,8 @@ Result<Obtained> obtain(const Prepared& p, model::Model& model, cache_store::Sto
   Obtained out;
   bool replace = p.request.refresh;
   if (store != nullptr && !p.request.refresh) {
-    const auto looked = clock::now();
-    Result<cache_store::EntryInfo> found = store->find(p.id);
-    out.ms.lookup = ms_since(looked);
-    if (found.is_ok()) {
-      const auto start = clock::now();
-      Result<KvSet> set = store->get(p.id);
-      out.ms.reload = ms_since(start);
-      // An entry of another length than the plan's is not what this reading makes, whoever wrote it.
-      if (set.is_ok() && set->max_kept() != static_cast<std::uint64_t>(p.plan.budget)) {
-        set =
-            Status::corrupt(fmt::format("the entry keeps {} where {} were asked for", set->max_kept(), p.plan.budget));
-      }
-      if (set.is_ok()) {
-        out.hit = true;
-        out.stored_bytes = found->stored_bytes;
-        out.set = *std::move(set);
-        return out;
-      }
-      found = set.status();
-    }
-    // A damaged entry is read again and replaced; one that is gone is read. Anything else (a store that cannot be
-    // read at all) is the caller's to know.
-    const StatusCode code = found.status().code();
-    if (code != StatusCode::kNotFound && code != StatusCode::kCorrupt) return found.status();
-    replace = code == StatusCode::kCorrupt;
+    FINCHKV_RETURN_IF_ERROR(look_up(p, *store, replace, out));
+    if (out.hit) return out;
   }
   FINCHKV_ASSIGN_OR_RETURN(out.set, read_and_store(p, model, store, replace, weights, progress, out));
   return out;

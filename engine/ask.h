@@ -19,6 +19,16 @@
 
 namespace finchkv::engine {
 
+/// How the entry is kept where this request is the one that stores it; what is there already stays as it is.
+struct Keeping {
+  std::string label;         ///< at most 256 bytes
+  std::uint64_t ttl_ms = 0;  ///< 0: the store's setting
+  bool pinned = false;
+  /// kShared: every tenant finds it; storing it needs the right to publish.
+  cache_store::Sharing sharing = cache_store::Sharing::kPrivate;
+  bool zstd_tensors = false;  ///< smaller on disk where that helps, several times slower to read
+};
+
 struct Request {
   std::vector<model::TokenId> document;
   std::vector<model::TokenId> prompt;
@@ -30,18 +40,29 @@ struct Request {
   std::uint64_t seed = 0;
   DType kv_dtype = DType::kBF16;
   cache_store::NumericClass numeric = cache_store::NumericClass::kFast;
-  std::string label;
+  Keeping keeping;
   bool refresh = false;              ///< read again and replace the entry
   bool keep_document_tokens = true;  ///< store the document's ids beside the entry
   std::int64_t answer_tokens = 0;    ///< room to leave for the answer: at least the max_tokens given to ask()
 };
 
-/// A request with everything resolved: what will be done, and the name of its result. Owns its token ids.
+/// What an entry is made from, and its name.
+struct Named {
+  cache_store::CacheIdentity identity;
+  cache_store::CacheId id;
+};
+
+/// A request with everything resolved: what will be done, and the names of its result. Owns its token ids.
 struct Prepared {
   Request request;
   compressor::Plan plan;
-  cache_store::CacheIdentity identity;
-  cache_store::CacheId id;
+  Named own;     ///< under the tenant's key
+  Named shared;  ///< made without a key: what every tenant can look for; the default tenant's are the same
+
+  /// The one that this request would store.
+  [[nodiscard]] const Named& target() const {
+    return request.keeping.sharing == cache_store::Sharing::kShared ? shared : own;
+  }
 
   Prepared() = default;
   Prepared(const Prepared&) = delete;  // plan points into request
@@ -64,15 +85,18 @@ struct Timings {  ///< milliseconds; 0 where a step did not happen
 /// The entry's set as it is after storing (quantised where asked), wherever it came from.
 struct Obtained {
   KvSet set;
+  cache_store::CacheId id;  ///< the tenant's own entry, or the shared one
   bool hit = false;
   std::uint64_t stored_bytes = 0;  ///< 0 without a store
   Timings ms;
 };
 
-/// Finds the entry, or calls `weights` (which makes model.transformer() usable), reads the document and stores it.
-/// A found entry that is damaged, or was evicted meanwhile, is read again. `store` null: nothing is looked up or
-/// stored; the set still passes through the storage dtype, so answers do not depend on whether there is a store.
-/// corrupt never comes from a damaged entry here; resource_exhausted and permission_denied from storing are returned.
+/// Finds the tenant's own entry, else a shared one, or calls `weights` (which makes model.transformer() usable), reads
+/// the document and stores it. A found entry that is damaged, or was evicted meanwhile, is read again. A request to
+/// share is not content with a private entry: one that this engine computed is published as it stands. `store` null:
+/// nothing is looked up or stored; the set still passes through the storage dtype, so answers do not depend on whether
+/// there is a store. corrupt never comes from a damaged entry here; resource_exhausted and permission_denied from
+/// storing are returned.
 [[nodiscard]] Result<Obtained> obtain(const Prepared& prepared, model::Model& model, cache_store::Store* store,
                                       const std::function<Status()>& weights, const compressor::Progress& progress);
 

@@ -118,5 +118,39 @@ TEST(DTypes, ConvertsArrays) {
   }
 }
 
+TEST(DTypes, ConvertsBetweenAnyTwo) {
+  std::vector<float> values(2500);                                                              // more than one piece
+  for (std::size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(i) / 8 - 100;  // exact in f16
+  for (const DType from : {DType::kF32, DType::kF16, DType::kBF16}) {
+    for (const DType to : {DType::kF32, DType::kF16, DType::kBF16}) {
+      std::vector<std::byte> in(values.size() * element_bytes(from));
+      std::vector<std::byte> got(values.size() * element_bytes(to));
+      std::vector<std::byte> want(got.size());
+      convert_from_f32(from, values.data(), in.data(), values.size());
+      std::vector<float> wide(values.size());
+      convert_to_f32(from, in.data(), wide.data(), wide.size());
+      convert_from_f32(to, wide.data(), want.data(), wide.size());
+      convert_elements(from, in.data(), to, got.data(), values.size());
+      EXPECT_EQ(got, want) << dtype_name(from) << " to " << dtype_name(to);
+    }
+  }
+}
+
+TEST(DTypes, FiniteOrNot) {
+  for (const DType d : {DType::kF32, DType::kF16, DType::kBF16}) {
+    std::vector<float> values(200, 1.0F);
+    std::vector<std::byte> bytes(values.size() * element_bytes(d));
+    convert_from_f32(d, values.data(), bytes.data(), values.size());
+    EXPECT_TRUE(all_elements_finite(d, bytes));
+    values[199] = -kInf;
+    convert_from_f32(d, values.data(), bytes.data(), values.size());
+    EXPECT_FALSE(all_elements_finite(d, bytes));
+    values[199] = std::numeric_limits<float>::quiet_NaN();
+    convert_from_f32(d, values.data(), bytes.data(), values.size());
+    EXPECT_FALSE(all_elements_finite(d, bytes));
+    EXPECT_TRUE(all_elements_finite(d, {}));
+  }
+}
+
 }  // namespace
 }  // namespace finchkv

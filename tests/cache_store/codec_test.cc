@@ -6,20 +6,16 @@
 
 #include "cache_store/block_codec.h"
 #include "cache_store/head_codec.h"
+#include "tests/cache_store/encoded.h"
 #include "tests/cache_store/sets.h"
 
 namespace finchkv::cache_store {
 namespace {
 
+using testing::encode_entry;
 using testing::expect_same_set;
 using testing::make_put;
-
-BlockReader reader_over(const EncodedEntry& entry) {
-  return [&entry](std::uint32_t ordinal, const std::function<Status(std::span<const std::byte>)>& use) {
-    if (ordinal >= entry.blocks.size()) return Status::not_found("no such block");
-    return use(entry.blocks[ordinal].bytes);
-  };
-}
+using testing::read_kvset;
 
 TEST(Codec, HeadRoundTrip) {
   const PutRequest request = make_put({.layers = 5}, 3);
@@ -52,7 +48,7 @@ TEST(Codec, SetsRoundTripInEveryDtype) {
       const PutRequest request = make_put({.dim = 66, .kept = 65, .doc_tokens = 99, .dtype = given}, 4, {}, storage);
       auto entry = encode_entry(request, PutId::random(), 1);
       ASSERT_TRUE(entry.is_ok()) << entry.status().message();
-      auto set = read_kvset(entry->head, reader_over(*entry));
+      auto set = read_kvset(*entry);
       ASSERT_TRUE(set.is_ok()) << set.status().message();
       expect_same_set(*set, *as_stored(request.set, storage));
       const DType wide = given == DType::kF32 ? DType::kF32 : DType::kBF16;
@@ -100,11 +96,13 @@ TEST(Codec, HostileHeadsAreCorrupt) {
   refused([](EntryHead& h) { h.rope.inv_freq[0] = std::numeric_limits<float>::quiet_NaN(); });
   refused([](EntryHead& h) { h.rope.scaling.assign(1000, 'x'); });
   refused([](EntryHead& h) { h.raw_bytes += 1; });
+  refused([](EntryHead& h) { h.wrapped_key.resize(17); });
+  refused([](EntryHead& h) { h.table.encoding = BlockEncoding::kZstd; });
 }
 
 TEST(Codec, TablesThatDoNotFitTheHeadAreCorrupt) {
   auto entry = encode_entry(make_put({}, 1), PutId::random(), 1);
-  auto refs = read_table(entry->head, reader_over(*entry));
+  auto refs = decode_table(entry->head, entry->blocks[0].bytes);
   ASSERT_TRUE(refs.is_ok());
   const auto refused = [&](const std::function<void(std::vector<BlockRef>&)>& change) {
     auto changed = *refs;
@@ -121,6 +119,10 @@ TEST(Codec, TablesThatDoNotFitTheHeadAreCorrupt) {
   refused([](auto& r) { std::swap(r[0], r[1]); });
   refused([](auto& r) { r[2].kind = static_cast<BlockKind>(99); });
   refused([](auto& r) { r[2].layer = 1; });
+  refused([](auto& r) { r[0].encoding = BlockEncoding::kZstd; });   // not smaller than its layout
+  refused([](auto& r) { r[0].encoding = BlockEncoding::kDelta; });  // keys are no positions
+  refused([](auto& r) { r[2].encoding = BlockEncoding::kPlain; });  // the packed size is not the plain one
+  refused([](auto& r) { r[2].stored_bytes = std::uint64_t{1} << 40; });
 }
 
 TEST(Codec, TruncatedMessagesAreCorrupt) {
@@ -170,13 +172,16 @@ TEST(Codec, OriginsThatDoNotAscendAreCorrupt) {
   PutRequest request = make_put({}, 1);
   auto entry = encode_entry(request, PutId::random(), 1);
   std::vector<std::uint32_t> wrong = {5, 4, 3, 2, 1};
-  auto refs = *read_table(entry->head, reader_over(*entry));
+  auto refs = *decode_table(entry->head, entry->blocks[0].bytes);
   refs[2].digest = block_digest(std::as_bytes(std::span(wrong)));
+  refs[2].encoding = BlockEncoding::kPlain;
+  refs[2].stored_bytes = wrong.size() * sizeof(wrong[0]);
   const auto table = encode_table(refs);
+  entry->head.stored_bytes += refs[2].stored_bytes - entry->blocks[3].bytes.size();
   entry->head.table.digest = block_digest(table);
   entry->blocks[0].bytes = table;
   entry->blocks[3].bytes = std::as_bytes(std::span(wrong));
-  EXPECT_EQ(read_kvset(entry->head, reader_over(*entry)).status().code(), StatusCode::kCorrupt);
+  EXPECT_EQ(read_kvset(*entry).status().code(), StatusCode::kCorrupt);
 }
 
 TEST(Codec, PutIdsDiffer) { EXPECT_NE(PutId::random(), PutId::random()); }

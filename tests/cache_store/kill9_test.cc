@@ -196,7 +196,7 @@ void check_store(const std::string& directory, Possible& possible, bool count_bl
   }
   if (!count_blocks) return;
   RawStore raw(directory);
-  EXPECT_EQ(raw.all(RawStore::kBlocks).size(), blocks) << "blocks without a head, or a head without blocks";
+  EXPECT_EQ(raw.all_blocks().size(), blocks) << "blocks without a head, or a head without blocks";
 }
 
 TEST(Kill9, AtRandomMoments) {
@@ -231,8 +231,8 @@ TEST(Kill9, AtRandomMoments) {
 TEST(Kill9, BetweenAnyTwoStepsOfAPut) {
   for (const std::uint32_t name : {0U, 1U}) {  // past the log, and through it
     for (const bool replacing : {false, true}) {
-      for (const PutStep step : {PutStep::kClaimed, PutStep::kBlocksWritten, PutStep::kBlocksDurable,
-                                 PutStep::kHeadWritten, PutStep::kOldBlocksRemoved}) {
+      for (const PutStep step :
+           {PutStep::kClaimed, PutStep::kBlocksWritten, PutStep::kHeadWritten, PutStep::kOldBlocksRemoved}) {
         SCOPED_TRACE(::testing::Message()
                      << "name " << name << " step " << static_cast<int>(step) << (replacing ? " replacing" : ""));
         ScratchDirectory scratch;

@@ -16,7 +16,11 @@ class RawStore {
     rocksdb::DBOptions options;
     options.info_log_level = rocksdb::InfoLogLevel::FATAL_LEVEL;
     rocksdb::DB* db = nullptr;
-    const auto status = rocksdb::DB::Open(options, directory, {{"default", {}}, {"blocks", {}}}, &families_, &db);
+    std::vector<std::string> names;
+    EXPECT_TRUE(rocksdb::DB::ListColumnFamilies(options, directory, &names).ok());
+    std::vector<rocksdb::ColumnFamilyDescriptor> families;
+    for (const std::string& name : names) families.emplace_back(name, rocksdb::ColumnFamilyOptions());
+    const auto status = rocksdb::DB::Open(options, directory, families, &families_, &db);
     EXPECT_TRUE(status.ok()) << status.ToString();
     db_.reset(db);
   }
@@ -40,8 +44,17 @@ class RawStore {
     EXPECT_TRUE(db_->Delete({}, families_[static_cast<std::size_t>(family)], key).ok());
   }
 
+  /// Of small puts and large ones.
+  std::vector<std::pair<std::string, std::string>> all_blocks() {
+    std::vector<std::pair<std::string, std::string>> out;
+    for (int family = kBlocks; family < static_cast<int>(families_.size()); ++family) {
+      for (auto& block : all(family)) out.push_back(std::move(block));
+    }
+    return out;
+  }
+
   static constexpr int kHeads = 0;
-  static constexpr int kBlocks = 1;
+  static constexpr int kBlocks = 1;  ///< of small puts; the table families follow
 
  private:
   std::vector<rocksdb::ColumnFamilyHandle*> families_;

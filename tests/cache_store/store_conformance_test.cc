@@ -1,4 +1,6 @@
-// What every Store must do, run over each implementation, and compared with a std::map under random operations.
+// What every Store must do: putting, getting, finding, listing, removing. Run over each implementation, as are
+// store_stream_test (layer by layer), store_limits_test, store_expiry_test, store_tenants_test, store_sealed_test,
+// store_packed_test and store_report_test; model_test compares with a std::map, store_threads_test runs many threads.
 #include <functional>
 #include <map>
 #include <thread>
@@ -6,9 +8,7 @@
 #include <gtest/gtest.h>
 
 #include "cache_store/codec.h"
-#include "cache_store/memory_store.h"
-#include "cache_store/rocksdb_store.h"
-#include "tests/cache_store/sets.h"
+#include "tests/cache_store/implementations.h"
 
 namespace finchkv::cache_store {
 namespace {
@@ -16,51 +16,9 @@ namespace {
 using testing::expect_same_set;
 using testing::make_put;
 using testing::make_set;
-using testing::ScratchDirectory;
 using testing::SetSpec;
 
-struct Implementation {
-  std::string name;
-  bool persistent;
-  std::function<std::shared_ptr<StoreHost>(const ScratchDirectory&)> open;
-};
-
-std::shared_ptr<StoreHost> open_rocksdb(const ScratchDirectory& scratch, std::uint64_t large_put_bytes) {
-  RocksDbOptions options;
-  options.large_put_bytes = large_put_bytes;
-  auto host = open_rocksdb_store(scratch.store(), options);
-  EXPECT_TRUE(host.is_ok()) << host.status().message();
-  return host.is_ok() ? *host : nullptr;
-}
-
-const Tenant kAlice{"alice", std::vector<std::byte>(32, std::byte{7})};
-const Tenant kBob{"bob", std::vector<std::byte>(32, std::byte{8})};
-
-class StoreConformance : public ::testing::TestWithParam<Implementation> {
- protected:
-  void SetUp() override { reopen(); }
-  void reopen() {
-    store_.reset();
-    host_.reset();
-    host_ = GetParam().open(scratch_);
-    ASSERT_NE(host_, nullptr);
-    store_ = view({});
-  }
-  std::unique_ptr<Store> view(const Tenant& tenant) {
-    auto store = host_->view(tenant);
-    EXPECT_TRUE(store.is_ok()) << store.status().message();
-    return store.is_ok() ? *std::move(store) : nullptr;
-  }
-  EntryInfo put(Store& store, const PutRequest& request) {
-    auto info = store.put(request);
-    EXPECT_TRUE(info.is_ok()) << info.status().message();
-    return info.is_ok() ? *info : EntryInfo{};
-  }
-
-  ScratchDirectory scratch_;
-  std::shared_ptr<StoreHost> host_;
-  std::unique_ptr<Store> store_;
-};
+class StoreConformance : public testing::StoreTest {};
 
 TEST_P(StoreConformance, GetReturnsWhatWasPut) {
   for (const bool per_head : {false, true}) {
@@ -134,7 +92,12 @@ TEST_P(StoreConformance, AbsentIsNotFound) {
   EXPECT_EQ(store_->read_origins(absent).status().code(), StatusCode::kNotFound);
   EXPECT_EQ(store_->read_document_tokens(absent).status().code(), StatusCode::kNotFound);
   EXPECT_EQ(store_->verify(absent).code(), StatusCode::kNotFound);
+  EXPECT_EQ(store_->stream(absent).status().code(), StatusCode::kNotFound);
+  EXPECT_EQ(store_->read_packed(absent).status().code(), StatusCode::kNotFound);
   EXPECT_EQ(store_->remove(absent).code(), StatusCode::kNotFound);
+  EXPECT_EQ(store_->set_label(absent, "x").code(), StatusCode::kNotFound);
+  EXPECT_EQ(store_->set_pinned(absent, true).code(), StatusCode::kNotFound);
+  EXPECT_EQ(store_->set_expiry(absent, 1).code(), StatusCode::kNotFound);
   EXPECT_NE(store_->find(absent).status().message().find(absent.hex()), std::string::npos);
 }
 
@@ -249,41 +212,6 @@ TEST_P(StoreConformance, PrefixesResolve) {
   EXPECT_EQ(store_->resolve_prefix(std::string(65, '0')).status().code(), StatusCode::kInvalidArgument);
 }
 
-TEST_P(StoreConformance, TenantsDoNotSeeEachOther) {
-  auto alice = view(kAlice);
-  auto bob = view(kBob);
-  const PutRequest request = make_put({}, 1, kAlice);
-  const CacheId id = put(*alice, request).id;
-  EXPECT_NE(id, cache_id(request.identity, {}));
-  for (Store* other : {bob.get(), store_.get()}) {
-    EXPECT_EQ(other->find(id).status().code(), StatusCode::kNotFound);
-    EXPECT_EQ(other->get(id).status().code(), StatusCode::kNotFound);
-    EXPECT_EQ(other->verify(id).code(), StatusCode::kNotFound);
-    EXPECT_EQ(other->remove(id).code(), StatusCode::kNotFound);
-    EXPECT_EQ(other->resolve_prefix(id.hex()).status().code(), StatusCode::kNotFound);
-    EXPECT_TRUE(other->list({}, 100)->entries.empty());
-    EXPECT_EQ(other->stats()->entries, 0U);
-  }
-  expect_same_set(*alice->get(id), request.set);
-  EXPECT_EQ(host_->gc()->blocks, 0U);  // gc sees all tenants
-  EXPECT_TRUE(alice->verify(id).is_ok());
-}
-
-TEST_P(StoreConformance, AnotherKeyDoesNotOpenATenant) {
-  put(*view(kAlice), make_put({}, 1, kAlice));
-  EXPECT_EQ(host_->view({"alice", kBob.key}).status().code(), StatusCode::kPermissionDenied);
-  EXPECT_EQ(host_->view({"", kBob.key}).status().code(), StatusCode::kInvalidArgument);
-  EXPECT_EQ(host_->view({"alice", {}}).status().code(), StatusCode::kInvalidArgument);
-  EXPECT_EQ(host_->view({"a/b", kBob.key}).status().code(), StatusCode::kInvalidArgument);
-}
-
-TEST_P(StoreConformance, TwoKeysForOneNewTenant) {
-  auto first = view(kAlice);
-  auto second = view({"alice", kBob.key});  // nobody has written yet
-  put(*first, make_put({}, 1, kAlice));
-  EXPECT_EQ(second->put(make_put({}, 2, {"alice", kBob.key})).status().code(), StatusCode::kPermissionDenied);
-}
-
 TEST_P(StoreConformance, LayersMayKeepDifferentCountsOrNothing) {
   PutRequest request = make_put({}, 1);
   request.set.layers[0] = KvLayer{};
@@ -292,56 +220,28 @@ TEST_P(StoreConformance, LayersMayKeepDifferentCountsOrNothing) {
   EXPECT_EQ(store_->find(id)->n_kept, (std::vector<std::uint32_t>{0, 5}));
 }
 
-TEST_P(StoreConformance, RandomOperationsAgreeWithAMap) {
-  std::mt19937 random(20240607);
-  struct Expected {
-    KvSet set;
-    std::string label;
-    std::uint64_t hits = 0;
-  };
-  std::map<CacheId, Expected> model;
-  constexpr std::uint32_t kIdentities = 12;
-  for (int step = 0; step < 1500; ++step) {
-    const std::uint32_t which = random() % kIdentities;
-    PutRequest request = make_put({.kept = 1 + which}, which);
-    const CacheId id = cache_id(request.identity, {});
-    switch (random() % 8) {
-      case 0:
-      case 1: {
-        request.set = make_set({.kept = 1 + which}, random());
-        request.label = std::to_string(step);
-        request.if_exists = random() % 2 == 0 ? IfExists::kKeep : IfExists::kReplace;
-        const EntryInfo info = put(*store_, request);
-        if (!model.contains(id) || request.if_exists == IfExists::kReplace) {
-          model[id] = {request.set, request.label};
-        }
-        EXPECT_EQ(info.label, model[id].label);
-        break;
-      }
-      case 2: EXPECT_EQ(store_->remove(id).is_ok(), model.erase(id) == 1); break;
-      case 3: {
-        std::vector<CacheId> ids;
-        auto page = store_->list({}, 100);
-        for (const EntryInfo& entry : page->entries) ids.push_back(entry.id);
-        EXPECT_TRUE(std::ranges::equal(ids, model, {}, {}, [](const auto& entry) { return entry.first; }));
-        break;
-      }
-      case 4: EXPECT_EQ(store_->verify(id).is_ok(), model.contains(id)); break;
-      case 5:
-        EXPECT_EQ(host_->gc()->blocks, 0U);
-        if (GetParam().persistent && step % 25 == 0) reopen();
-        break;
-      default: {
-        auto set = store_->get(id);
-        ASSERT_EQ(set.is_ok(), model.contains(id));
-        if (set.is_ok()) {
-          expect_same_set(*set, model[id].set);
-          EXPECT_EQ(store_->find(id)->hits, ++model[id].hits);
-        }
-      }
-    }
+TEST_P(StoreConformance, LabelsChange) {
+  const CacheId id = put(*store_, make_put({}, 1)).id;
+  for (const std::string& label : {std::string("Bericht über 2024"), std::string(256, 'x'), std::string()}) {
+    ASSERT_TRUE(store_->set_label(id, label).is_ok());
+    EXPECT_EQ(store_->find(id)->label, label);
+    EXPECT_EQ(store_->list({}, 1)->entries.at(0).label, label);
   }
-  EXPECT_EQ(store_->stats()->entries, model.size());
+  EXPECT_EQ(store_->set_label(id, std::string(257, 'x')).code(), StatusCode::kInvalidArgument);
+  EXPECT_TRUE(store_->get(id).is_ok());
+}
+
+TEST_P(StoreConformance, ZstdTensorsComeBack) {
+  PutRequest request = make_put(testing::kMiddling, 1);
+  auto zeroes = std::make_shared<std::vector<float>>(2 * 64 * 64);
+  request.set.layers[0].keys = std::as_bytes(std::span<const float>(*zeroes));
+  request.set.memory.push_back(zeroes);
+  const std::uint64_t plain = put(*store_, request).stored_bytes;
+  request.zstd_tensors = true;
+  request.if_exists = IfExists::kReplace;
+  const EntryInfo info = put(*store_, request);
+  EXPECT_LT(info.stored_bytes, plain - zeroes->size());
+  expect_same_set(*store_->get(info.id), request.set);
 }
 
 TEST_P(StoreConformance, ManyThreads) {
@@ -374,14 +274,7 @@ TEST_P(StoreConformance, ManyThreads) {
   EXPECT_EQ(host_->gc()->blocks, 0U);
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Stores, StoreConformance,
-    ::testing::Values(
-        Implementation{"memory", false, [](const ScratchDirectory&) { return make_memory_store(); }},
-        Implementation{"rocksdb", true, [](const ScratchDirectory& s) { return open_rocksdb(s, 4U << 20); }},
-        // Every put takes the way of large ones: past the log.
-        Implementation{"rocksdb_large", true, [](const ScratchDirectory& s) { return open_rocksdb(s, 0); }}),
-    [](const auto& implementation) { return implementation.param.name; });
+FINCHKV_OVER_ALL_STORES(StoreConformance);
 
 }  // namespace
 }  // namespace finchkv::cache_store

@@ -12,70 +12,22 @@
 #include "cache_store/safetensors.h"
 #include "kernels/device.h"
 #include "tests/cache_store/raw_store.h"
-#include "tests/cli/command.h"
+#include "tests/cli/store_fixture.h"
 #include "tests/test_data.h"
 
 namespace finchkv::cli {
 namespace {
 
+using testing::Arguments;
+using testing::damage;
+using testing::first_keys;
 using testing::Ran;
 using testing::read_file;
+using testing::store_in_tables;
 using testing::write_file;
+using testing::operator+;
 
-using Arguments = std::vector<std::string>;
-
-Arguments operator+(Arguments left, const Arguments& right) {
-  left.insert(left.end(), right.begin(), right.end());
-  return left;
-}
-
-class Cli : public testing::CommandTest {
- protected:
-  void SetUp() override {
-    CommandTest::SetUp();
-    std::string doc = "[";
-    for (int i = 0; i < 96; ++i) {
-      if (i > 0) doc += ',';
-      doc += std::to_string((i * 37 + 11) % 200);
-    }
-    write_file(path("doc.json"), doc + "]");
-    write_file(path("prompt.json"), "[5, 17, 42]");
-  }
-
-  const std::string model_ = testing::data_path("tiny-llama/model.gguf");
-
-  /// `verb` on the token ids above, with a store.
-  Arguments on_tokens(const std::string& verb, const std::string& model = "") const {
-    return {verb,
-            "--model",
-            model.empty() ? model_ : model,
-            "--store",
-            path("store"),
-            "--doc-tokens",
-            path("doc.json"),
-            "--prompt-tokens",
-            path("prompt.json"),
-            "--keep",
-            "24",
-            "--chunk",
-            "32"};
-  }
-  Arguments in_store(const Arguments& verb) const { return verb + Arguments{"--store", path("store")}; }
-
-  std::string compress() {
-    const Ran ran = run(on_tokens("compress") + Arguments{"--quiet"});
-    EXPECT_EQ(ran.status, 0) << ran.err;
-    return ran.out.substr(0, 64);
-  }
-
-  void expect_refused(const Arguments& arguments, int status, std::string_view sentence, const std::string& in = "") {
-    const Ran ran = run(arguments, in);
-    EXPECT_EQ(ran.status, status) << ran.err;
-    EXPECT_EQ(ran.out, "");
-    EXPECT_EQ(ran.err.rfind("finchkv: ", 0), 0U) << ran.err;
-    EXPECT_NE(ran.err.find(sentence), std::string::npos) << ran.err;
-  }
-};
+class Cli : public testing::StoreCommandTest {};
 
 TEST_F(Cli, AsksTwiceAndReadsOnce) {
   const Ran first = run(on_tokens("ask") + Arguments{"--json", "--max-tokens", "8"});
@@ -213,10 +165,7 @@ TEST_F(Cli, ADirectoryOfOthersIsLeftAlone) {
   EXPECT_EQ(std::distance(std::filesystem::directory_iterator(path("store")), {}), 1);
 }
 
-TEST_F(Cli, WhatComesLaterSaysSo) {
-  expect_refused({"ls", "--store", "tcp://host:1"}, 1, "later version");
-  expect_refused(in_store({"backup", path("copy")}), 1, "later version");
-}
+TEST_F(Cli, WhatComesLaterSaysSo) { expect_refused({"ls", "--store", "tcp://host:1"}, 1, "later version"); }
 
 TEST_F(Cli, AskingForAGpuThatIsNotThereSaysSo) {
   if (kernels::make_cuda_device({}).is_ok()) GTEST_SKIP() << "this machine has a GPU";
@@ -252,46 +201,6 @@ TEST_F(Cli, RemovedEntriesAreNotFound) {
   expect_refused(in_store({"show", id}), 3, id.substr(0, 12));
   EXPECT_EQ(run(in_store({"gc"})).status, 0);
   EXPECT_EQ(run(in_store({"stats", "--json"})).json()["entries"], 0);
-}
-
-/// Puts an exported entry into a store of its own, its blocks in a table file of the database and not in its log, where
-/// damage would be taken for a write that was cut short.
-void store_in_tables(const std::string& safetensors, const std::string& directory) {
-  auto imported = cache_store::import_safetensors(safetensors);
-  ASSERT_TRUE(imported.is_ok()) << imported.status().message();
-  cache_store::RocksDbOptions options;
-  options.large_put_bytes = 1;
-  auto host = cache_store::open_rocksdb_store(directory, options);
-  ASSERT_TRUE(host.is_ok()) << host.status().message();
-  auto store = (*host)->view({});
-  ASSERT_TRUE(store.is_ok());
-  cache_store::PutRequest put;
-  put.identity = imported->identity;
-  put.set = imported->set;
-  ASSERT_TRUE((*store)->put(put).is_ok());
-}
-
-/// The first keys of the first layer, as they stand in an exported file.
-std::string first_keys(const std::string& safetensors) {
-  const std::string file = read_file(safetensors);
-  std::uint64_t header = 0;
-  for (int i = 7; i >= 0; --i) header = header << 8 | static_cast<unsigned char>(file.at(static_cast<std::size_t>(i)));
-  const auto tensors = nlohmann::json::parse(file.substr(8, header));
-  return file.substr(8 + header + tensors["layers.0.key"]["data_offsets"][0].get<std::size_t>(), 24);
-}
-
-/// Flips one bit in whichever files of the store hold these bytes; the number of those files.
-int damage(const std::string& store, const std::string& bytes) {
-  int files = 0;
-  for (const auto& entry : std::filesystem::directory_iterator(store)) {
-    std::string content = read_file(entry.path());
-    const std::size_t found = content.find(bytes);
-    if (found == std::string::npos) continue;
-    content[found + 9] = static_cast<char>(content[found + 9] ^ 1);
-    write_file(entry.path(), content);
-    ++files;
-  }
-  return files;
 }
 
 TEST_F(Cli, ADamagedEntryIsToldAndReadAgain) {

@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include "cache_store/codec.h"
 #include "cache_store/memory_store.h"
 #include "tests/compressor/plain_finch.h"
 #include "tests/golden.h"
@@ -14,18 +15,36 @@ namespace {
 using cache_store::CacheId;
 using cache_store::EntryInfo;
 using cache_store::EntryPage;
+using cache_store::EntryStream;
+using cache_store::PackedEntry;
+using cache_store::PutOptions;
 using cache_store::PutRequest;
+using cache_store::Sharing;
 using cache_store::Store;
 using cache_store::StoreStats;
 using cache_store::Tenant;
 using model::TokenId;
 
+// A stream that fails at the end.
+class FaultyStream final : public EntryStream {
+ public:
+  FaultyStream(std::unique_ptr<EntryStream> inner, Status failure)
+      : inner_(std::move(inner)), failure_(std::move(failure)) {}
+  const EntryInfo& info() const override { return inner_->info(); }
+  Result<KvLayer> layer(std::uint32_t) override { return failure_; }
+  Result<KvSet> finish() override { return failure_; }
+
+ private:
+  std::unique_ptr<EntryStream> inner_;
+  Status failure_;
+};
+
 // Another store, with failures on demand.
 class FaultyStore final : public Store {
  public:
   explicit FaultyStore(Store& inner) : inner_(inner) {}
-  std::optional<Status> fail_find, fail_get, fail_put;  // each once
-  int gets = 0, puts = 0, replacing_puts = 0;
+  std::optional<Status> fail_find, fail_get, fail_put;  // each once: looking it up, reading it to its end, storing it
+  int puts = 0, replacing_puts = 0;
 
   Result<EntryInfo> put(const PutRequest& request) override {
     ++puts;
@@ -33,15 +52,15 @@ class FaultyStore final : public Store {
     if (auto failure = std::exchange(fail_put, std::nullopt)) return *failure;
     return inner_.put(request);
   }
-  Result<EntryInfo> find(const CacheId& id) override {
+  Result<std::unique_ptr<EntryStream>> stream(const CacheId& id) override {
     if (auto failure = std::exchange(fail_find, std::nullopt)) return *failure;
-    return inner_.find(id);
+    FINCHKV_ASSIGN_OR_RETURN(auto entry, inner_.stream(id));
+    if (auto failure = std::exchange(fail_get, std::nullopt)) {
+      return std::unique_ptr<EntryStream>(new FaultyStream(std::move(entry), *failure));
+    }
+    return entry;
   }
-  Result<KvSet> get(const CacheId& id) override {
-    ++gets;
-    if (auto failure = std::exchange(fail_get, std::nullopt)) return *failure;
-    return inner_.get(id);
-  }
+  Result<EntryInfo> find(const CacheId& id) override { return inner_.find(id); }
   Result<std::vector<std::vector<std::uint32_t>>> read_origins(const CacheId& id) override {
     return inner_.read_origins(id);
   }
@@ -50,10 +69,18 @@ class FaultyStore final : public Store {
   }
   Status verify(const CacheId& id) override { return inner_.verify(id); }
   Status remove(const CacheId& id) override { return inner_.remove(id); }
+  Status set_label(const CacheId& id, const std::string& label) override { return inner_.set_label(id, label); }
+  Status set_pinned(const CacheId& id, bool pinned) override { return inner_.set_pinned(id, pinned); }
+  Status set_expiry(const CacheId& id, std::uint64_t unix_ms) override { return inner_.set_expiry(id, unix_ms); }
+  Result<std::uint64_t> rewrap_keys() override { return inner_.rewrap_keys(); }
   Result<EntryPage> list(const std::optional<CacheId>& after, std::size_t limit) override {
     return inner_.list(after, limit);
   }
   Result<CacheId> resolve_prefix(std::string_view hex) override { return inner_.resolve_prefix(hex); }
+  Result<PackedEntry> read_packed(const CacheId& id) override { return inner_.read_packed(id); }
+  Result<EntryInfo> put_packed(const PackedEntry& entry, const PutOptions& options) override {
+    return inner_.put_packed(entry, options);
+  }
   Result<StoreStats> stats() override { return inner_.stats(); }
   const Tenant& tenant() const override { return inner_.tenant(); }
 
@@ -81,7 +108,7 @@ class AskTest : public ::testing::Test {
     request.chunk = 50;
     request.kv_dtype = DType::kF32;
     request.numeric = cache_store::NumericClass::kReference;
-    request.label = "a label";
+    request.keeping.label = "a label";
     request.answer_tokens = 32;
     generate.max_tokens = 6;
     host = cache_store::make_memory_store();
@@ -95,7 +122,7 @@ class AskTest : public ::testing::Test {
   CacheId id_of(const Request& r) {
     const auto p = prepare(r, *model_, {});
     EXPECT_TRUE(p.is_ok()) << p.status().to_string();
-    return p.is_ok() ? (*p)->id : CacheId{};
+    return p.is_ok() ? (*p)->own.id : CacheId{};
   }
   Result<Asked> run(Store* with) {
     FINCHKV_ASSIGN_OR_RETURN(const auto p, prepared());
@@ -135,10 +162,13 @@ TEST_F(AskTest, MissThenHitGivesTheSameAnswer) {
 TEST_F(AskTest, WhatIsStoredSaysHowItWasMade) {
   static_cast<void>(asked(store.get()));
   const auto p = prepared();
-  const auto info = memory->find((*p)->id);
+  const auto info = memory->find((*p)->own.id);
   ASSERT_TRUE(info.is_ok()) << info.status().to_string();
   EXPECT_EQ(info->label, "a label");
-  EXPECT_EQ(info->identity, (*p)->identity);
+  EXPECT_EQ(info->sharing, Sharing::kPrivate);
+  EXPECT_FALSE(info->pinned);
+  EXPECT_EQ(info->expires_unix_ms, 0U);
+  EXPECT_EQ(info->identity, (*p)->own.identity);
   EXPECT_EQ(info->identity.policy, "finch");
   EXPECT_EQ(info->identity.reader, "chunks");
   EXPECT_EQ(info->identity.keep, 24U);
@@ -148,27 +178,127 @@ TEST_F(AskTest, WhatIsStoredSaysHowItWasMade) {
   EXPECT_EQ(info->identity.model_fingerprint, model_->model_fingerprint());
   EXPECT_EQ(info->identity.weights_fingerprint, model_->weights_fingerprint());
   EXPECT_EQ(info->n_kept, std::vector<std::uint32_t>(3, 24));
-  EXPECT_EQ(*memory->read_document_tokens((*p)->id), request.document);
-  EXPECT_TRUE(memory->verify((*p)->id).is_ok());
+  EXPECT_EQ(*memory->read_document_tokens((*p)->own.id), request.document);
+  EXPECT_TRUE(memory->verify((*p)->own.id).is_ok());
 }
 
 TEST_F(AskTest, TheDocumentsTokensAreKeptOnlyWhenWanted) {
   request.keep_document_tokens = false;
   static_cast<void>(asked(store.get()));
-  const auto id = (*prepared())->id;
+  const auto id = (*prepared())->own.id;
   EXPECT_FALSE(memory->find(id)->has_document_tokens);
   EXPECT_EQ(memory->read_document_tokens(id).status().code(), StatusCode::kNotFound);
+}
+
+TEST_F(AskTest, AnEntryIsKeptAsTheRequestSays) {
+  request.keeping = {.label = "for a week", .ttl_ms = 7 * 86'400'000, .pinned = true};
+  const Asked first = asked(store.get());
+  const auto info = memory->find(first.entry.id);
+  ASSERT_TRUE(info.is_ok()) << info.status().to_string();
+  EXPECT_EQ(info->label, "for a week");
+  EXPECT_TRUE(info->pinned);
+  EXPECT_EQ(info->expires_unix_ms - info->created_unix_ms, 7U * 86'400'000);
+}
+
+// Two tenants and the default one, over one storage.
+class SharingTest : public AskTest {
+ protected:
+  static Tenant tenant(char name) {
+    return {std::string(1, name), std::vector<std::byte>(16, static_cast<std::byte>(name))};
+  }
+  std::unique_ptr<Store> view(const Tenant& of, bool publisher = true) {
+    auto made = host->view(of, {.publisher = publisher});
+    EXPECT_TRUE(made.is_ok()) << made.status().to_string();
+    return made.is_ok() ? *std::move(made) : nullptr;
+  }
+  Result<Obtained> obtain_as(const Tenant& who, bool publisher = true) {
+    FINCHKV_ASSIGN_OR_RETURN(const auto p, prepare(request, *model_, who));
+    return obtain(*p, *model_, view(who, publisher).get(), [] { return Status::ok(); }, {});
+  }
+  Result<Obtained> share_as(const Tenant& who, bool publisher = true) {
+    request.keeping.sharing = Sharing::kShared;
+    auto result = obtain_as(who, publisher);
+    request.keeping.sharing = Sharing::kPrivate;
+    return result;
+  }
+};
+
+TEST_F(SharingTest, ASharedEntryIsFoundByEveryTenant) {
+  const auto made = share_as(tenant('a'));
+  ASSERT_TRUE(made.is_ok()) << made.status().to_string();
+  EXPECT_FALSE(made->hit);
+  for (const Tenant& who : {tenant('a'), tenant('b'), Tenant{}}) {
+    const auto found = obtain_as(who, false);
+    ASSERT_TRUE(found.is_ok()) << found.status().to_string();
+    EXPECT_TRUE(found->hit) << who.name;
+    EXPECT_EQ(found->id, made->id);
+    EXPECT_EQ(testing::bytes_of(found->set), testing::bytes_of(made->set));
+  }
+  EXPECT_EQ(view(tenant('a'))->find(made->id)->sharing, Sharing::kShared);
+  EXPECT_EQ(view(tenant('a'))->stats()->entries, 0U) << "it is nobody's own";
+}
+
+TEST_F(SharingTest, APrivateEntryIsNotFoundByOthers) {
+  ASSERT_TRUE(obtain_as(tenant('a')).is_ok());
+  EXPECT_FALSE(obtain_as(tenant('b'))->hit);
+  EXPECT_FALSE(obtain_as({})->hit);
+}
+
+TEST_F(SharingTest, TheOwnEntryComesFirst) {
+  const auto own = obtain_as(tenant('a'));
+  ASSERT_TRUE(share_as(tenant('b')).is_ok());
+  const auto again = obtain_as(tenant('a'));
+  EXPECT_TRUE(again->hit);
+  EXPECT_EQ(again->id, own->id);
+  EXPECT_NE(again->id, obtain_as(tenant('c'))->id);
+}
+
+TEST_F(SharingTest, WhatIsThereIsPublishedWithoutReading) {
+  for (const Tenant& who : {tenant('a'), Tenant{}}) {
+    SCOPED_TRACE(who.name);
+    host = cache_store::make_memory_store();
+    const auto own = obtain_as(who);
+    const auto shared = share_as(who);
+    ASSERT_TRUE(shared.is_ok()) << shared.status().to_string();
+    EXPECT_TRUE(shared->hit);
+    const auto theirs = obtain_as(tenant('z'), false);
+    EXPECT_TRUE(theirs->hit);
+    EXPECT_EQ(testing::bytes_of(theirs->set), testing::bytes_of(own->set));
+    const auto others = view(tenant('z'));
+    EXPECT_TRUE(others->verify(theirs->id).is_ok()) << others->verify(theirs->id).to_string();
+    EXPECT_EQ(*others->read_document_tokens(theirs->id), request.document);
+  }
+}
+
+TEST_F(SharingTest, WhatWasNotComputedHereIsNotPublished) {
+  const Tenant who = tenant('a');
+  const auto p = prepare(request, *model_, who);
+  cache_store::PutRequest put;
+  put.identity = (*p)->own.identity;
+  put.set = obtain_as(tenant('b'))->set;
+  put.provenance = cache_store::Provenance::kImported;
+  ASSERT_TRUE(view(who)->put(put).is_ok());
+  EXPECT_TRUE(obtain_as(who)->hit) << "its own tenant uses it";
+  EXPECT_FALSE(share_as(who)->hit) << "for the others the document is read";
+  EXPECT_EQ(view(who)->find((*p)->shared.id)->provenance, cache_store::Provenance::kComputed);
+}
+
+TEST_F(SharingTest, SharingIsARight) {
+  EXPECT_EQ(share_as(tenant('a'), false).status().code(), StatusCode::kPermissionDenied);
+  ASSERT_TRUE(obtain_as(tenant('a')).is_ok());
+  EXPECT_EQ(share_as(tenant('a'), false).status().code(), StatusCode::kPermissionDenied);
+  EXPECT_FALSE(obtain_as(tenant('b'))->hit);
 }
 
 TEST_F(AskTest, RefreshReadsAgainAndReplaces) {
   const Asked first = asked(store.get());
   request.refresh = true;
-  request.label = "newer";
+  request.keeping.label = "newer";
   const Asked again = asked(store.get());
   EXPECT_FALSE(again.entry.hit);
   EXPECT_EQ(again.answer.tokens, first.answer.tokens);
   EXPECT_EQ(store->replacing_puts, 1);
-  EXPECT_EQ(memory->find((*prepared())->id)->label, "newer");
+  EXPECT_EQ(memory->find((*prepared())->own.id)->label, "newer");
   EXPECT_EQ(memory->stats()->entries, 1U);
 }
 
@@ -215,14 +345,14 @@ TEST_F(AskTest, EveryParameterIsInTheId) {
   EXPECT_TRUE(changed([](Request& r) { r.reader = "whole"; }));
   request.policy = "random";
   EXPECT_TRUE(changed([](Request& r) { r.seed = 9; }));
-  EXPECT_NE((*prepare(request, *model_, Tenant{"other", std::vector<std::byte>(16, std::byte{1})}))->id,
+  EXPECT_NE((*prepare(request, *model_, Tenant{"other", std::vector<std::byte>(16, std::byte{1})}))->own.id,
             id_of(request));
 }
 
 TEST_F(AskTest, WhatChangesNoByteIsNotInTheId) {
   const CacheId before = id_of(request);
   Request r = request;
-  r.label = "another";
+  r.keeping.label = "another";
   r.refresh = true;
   r.keep_document_tokens = false;
   r.answer_tokens = 30;

@@ -11,6 +11,7 @@
 #include "cache_store/codec.h"
 #include "cache_store/head_codec.h"
 #include "cache_store/safetensors.h"
+#include "tests/cache_store/encoded.h"
 
 namespace {
 
@@ -63,33 +64,31 @@ EntryHead small_head(DType storage) {
 
 void read_table_bytes(Bytes bytes) {
   EntryHead head = small_head(DType::kF32);
-  head.table.stored_bytes = bytes.size();
-  head.table.digest = block_digest(bytes);
   head.stored_bytes = bytes.size() + 3 * 67 * 4 * 2 + 67 * 4;
-  const auto table =
-      read_table(head, [&](std::uint32_t /*ordinal*/, const std::function<Status(Bytes)>& use) { return use(bytes); });
+  const auto table = decode_table(head, bytes);
   if (table.is_ok()) require(table->size() == 3);
 }
 
 void read_blocks(DType storage, Bytes bytes) {
-  EntryHead head = small_head(storage);
+  EncodedEntry entry;
+  EntryHead& head = entry.head;
+  head = small_head(storage);
   auto plan = head.plan_blocks();
   require(plan.is_ok());
-  std::vector<Bytes> blocks = {{}};
+  entry.blocks.resize(1);
   for (BlockRef& ref : *plan) {
     const std::size_t take = std::min<std::size_t>(ref.stored_bytes, bytes.size());
-    blocks.push_back(bytes.first(take));
+    entry.blocks.push_back({.ordinal = ref.ordinal, .encoding = {}, .bytes = bytes.first(take), .owner = nullptr});
     bytes = bytes.subspan(take);
-    ref.digest = block_digest(blocks.back());
+    ref.digest = block_digest(entry.blocks.back().bytes);
     head.stored_bytes += ref.stored_bytes;
   }
   const auto table = encode_table(*plan);
   head.table.stored_bytes = table.size();
   head.table.digest = block_digest(table);
   head.stored_bytes += table.size();
-  blocks[0] = table;
-  const auto set = read_kvset(
-      head, [&](std::uint32_t ordinal, const std::function<Status(Bytes)>& use) { return use(blocks[ordinal]); });
+  entry.blocks[0].bytes = table;
+  const auto set = testing::read_kvset(entry);
   if (set.is_ok()) require(set->validate().is_ok());
 }
 

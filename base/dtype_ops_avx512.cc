@@ -1,0 +1,6 @@
+// The loops of dtype_ops_body.h for AVX-512; base/CMakeLists.txt has the compiler flags.
+#if defined(__x86_64__)
+#define FINCHKV_DTYPE_OPS kDTypeOps_avx512
+#define FINCHKV_DTYPE_OPS_NAME "avx512"
+#include "base/dtype_ops_body.h"
+#endif

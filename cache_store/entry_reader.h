@@ -1,0 +1,79 @@
+// EntryReader: the way back from numbered blocks to a KvSet, layer by layer.
+//
+// A BlockSource is where blocks live; an EntryReader knows one entry's head and table and makes tensors of its blocks.
+// What can be used as it is stored is read straight to its place; the rest goes through a piece of pooled memory.
+// Internal to cache_store. An EntryReader is immutable once opened and may be used from many threads, each with a
+// BlockSource of its own. A missing block is not_found (the caller knows whether the entry went away meanwhile);
+// everything else that is wrong is corrupt.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/status.h"
+#include "cache_store/codec.h"
+#include "cache_store/secret.h"
+
+namespace finchkv::cache_store {
+
+/// Bytes before and behind a block's place that a source may overwrite.
+inline constexpr std::size_t kReadSlack = 64;
+
+class BlockSource {
+ public:
+  virtual ~BlockSource() = default;
+  /// Puts the block's stored bytes into `into`, which has ref.stored_bytes and kReadSlack around it, and checks them
+  /// against ref.digest while they are in cache. not_found, corrupt; deadline_exceeded when a lease has run out.
+  [[nodiscard]] virtual Status read(const BlockRef& ref, std::span<std::byte> into) = 0;
+};
+
+class EntryReader {
+ public:
+  /// Reads the table. permission_denied when the blocks are sealed and `keys` has not the key that opens them.
+  [[nodiscard]] static Result<EntryReader> open(EntryHead head, std::string tenant, const KeyRing* keys,
+                                                BlockSource& source);
+  /// For checking digests only, which needs no key.
+  [[nodiscard]] static Result<EntryReader> open_sealed(EntryHead head, BlockSource& source);
+
+  [[nodiscard]] const EntryHead& head() const { return head_; }
+  /// Everything of the set but its layers.
+  [[nodiscard]] KvSet empty_set() const;
+
+  struct Layer {
+    KvLayer views;
+    std::shared_ptr<const void> memory;
+  };
+  [[nodiscard]] Result<Layer> read_layer(std::uint32_t layer, BlockSource& source) const;
+  [[nodiscard]] Result<std::vector<std::vector<std::uint32_t>>> read_origins(BlockSource& source) const;
+  /// not_found when there are none; corrupt when they are not what the identity says (hashed with the key of `ids`).
+  [[nodiscard]] Result<std::vector<std::int32_t>> read_document_tokens(const Tenant& ids, BlockSource& source) const;
+  /// All blocks without their seals.
+  [[nodiscard]] Result<PackedEntry> read_packed(BlockSource& source) const;
+  /// Reads every block, decodes it, and checks all that can be checked.
+  [[nodiscard]] Status verify(const Tenant& ids, BlockSource& source) const;
+  /// Reads every block and checks its digest.
+  [[nodiscard]] Status verify_digests(BlockSource& source) const;
+
+ private:
+  EntryReader(EntryHead head, std::string tenant) : head_(std::move(head)), tenant_(std::move(tenant)) {}
+  Status read_table(BlockSource& source);
+  [[nodiscard]] std::uint64_t payload_bytes(const BlockRef& ref) const;
+  [[nodiscard]] Result<Block> read_payload(const BlockRef& ref, BlockSource& source) const;
+  [[nodiscard]] Status read_tensor(const BlockRef& ref, BlockSource& source, std::span<std::byte> out) const;
+  [[nodiscard]] Status read_layer_origins(std::uint32_t layer, BlockSource& source, std::span<std::uint32_t> out) const;
+  [[nodiscard]] const BlockRef& ref_of(std::uint32_t layer, BlockKind kind) const {
+    return refs_[std::size_t{3} * layer + static_cast<std::size_t>(kind) - 1];
+  }
+
+  EntryHead head_;
+  std::string tenant_;
+  std::shared_ptr<const DataKey> key_;  // null where nothing is sealed
+  std::vector<BlockRef> refs_;          // ordinals 1 and up
+};
+
+}  // namespace finchkv::cache_store

@@ -1,0 +1,48 @@
+#include "cache_store/read_pool.h"
+
+#include <system_error>
+#include <utility>
+
+namespace finchkv::cache_store {
+
+ReadPool::~ReadPool() {
+  {
+    const std::lock_guard lock(mutex_);
+    ending_ = true;
+    tasks_.clear();
+  }
+  posted_.notify_all();
+  for (std::thread& thread : threads_) thread.join();
+}
+
+void ReadPool::post(std::function<void()> task) {
+  const std::lock_guard lock(mutex_);
+  if (ending_ || most_ == 0) return;
+  tasks_.push_back(std::move(task));
+  if (tasks_.size() > idle_ && threads_.size() < most_) {
+    try {
+      threads_.emplace_back([this] { run(); });
+    } catch (const std::system_error&) {
+      // No thread to be had: the others, or whoever posted it, do the work.
+      if (threads_.empty()) tasks_.clear();
+    }
+  }
+  posted_.notify_one();
+}
+
+void ReadPool::run() {
+  std::unique_lock lock(mutex_);
+  for (;;) {
+    ++idle_;
+    posted_.wait(lock, [this] { return ending_ || !tasks_.empty(); });
+    --idle_;
+    if (ending_) return;
+    const std::function<void()> task = std::move(tasks_.front());
+    tasks_.pop_front();
+    lock.unlock();
+    task();
+    lock.lock();
+  }
+}
+
+}  // namespace finchkv::cache_store
