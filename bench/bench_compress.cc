@@ -1,15 +1,17 @@
 // Compression, decoding and reload at a large model's shape on a GPU, with random weights made there.
 //
 // usage: bench_compress [--shape llama-3.1-8b] [--doc 32768] [--chunk 4096] [--keep 2048] [--prompt 64]
-//                       [--policy finch] [--compute bf16|fp8] [--attention cudnn|own] [--repeat 3]
+//                       [--policy finch] [--compute bf16|fp8] [--attention cudnn|own] [--repeat 3] [--store DIR]
 // Prints one JSON object. `gemm_s` and `attention_s` are what this run's own product calls (SwiGLU with them) and
 // attention calls of the same shapes take alone, with every layer's weights in turn; `floor_s` is the matrix work at
-// the rate of a large product of this run. Run it beside the peer script and compare ratios.
+// the rate of a large product of this run. Run it beside the peer script and compare ratios. With --store the set also
+// goes into a store in DIR, a folder that is made and removed, and from there to the device, verified.
 #include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 #include <functional>
 #include <map>
 #include <memory>
@@ -18,6 +20,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "base/digest.h"
+#include "cache_store/rocksdb_store.h"
 #include "compressor/reader.h"
 #include "kernels/cuda/cuda_device.h"
 #include "model/decode_batch.h"
@@ -56,6 +60,7 @@ struct Options {
   std::string policy = "finch";
   std::string compute = "bf16";
   std::string attention = "cudnn";
+  std::string store;
   std::int64_t doc = 32768, chunk = 4096, keep = 2048, prompt = 64, repeat = 3;
 };
 
@@ -247,6 +252,39 @@ double product_rate(Device& device) {
   return 2.0 * kSide * kSide * kSide * kTimes / seconds;
 }
 
+/// From a store whose files are in the page cache: reading and checking alone, and on to the device.
+void reload_from_store(const Options& o, Transformer& model, const finchkv::KvSet& set,
+                       const std::vector<TokenId>& prompt, nlohmann::ordered_json& report) {
+  if (std::filesystem::exists(o.store)) {
+    ok_or_exit(finchkv::Status::invalid_argument(o.store + " is there: name a new folder"));
+  }
+  const auto host = value_or_exit(finchkv::cache_store::open_rocksdb_store(o.store, {.read_threads = 8}));
+  const auto view = value_or_exit(host->view({}));
+  finchkv::cache_store::PutRequest put;
+  put.set = set;
+  put.identity.document_hash = finchkv::sha256({});
+  put.identity.prompt_hash = finchkv::sha256({});
+  put.identity.doc_tokens = static_cast<std::uint64_t>(o.doc);
+  put.identity.prompt_tokens = static_cast<std::uint64_t>(o.prompt);
+  put.identity.reader = "chunks";
+  put.identity.policy = o.policy;
+  put.identity.keep = static_cast<std::uint64_t>(o.keep);
+  put.identity.storage = finchkv::DType::kBF16;
+  const auto id = value_or_exit(view->put(put)).id;
+  constexpr std::int64_t kTimes = 9;
+  Device& device = model.device();
+  report["store_read_s"] = median_seconds(device, kTimes, [&] { static_cast<void>(value_or_exit(view->get(id))); });
+  const double whole = median_seconds(device, kTimes, [&] {
+    static_cast<void>(value_or_exit(DecodeContext::from_set(model, value_or_exit(view->get(id)), 256)));
+  });
+  report["store_to_device_s"] = whole;
+  report["store_to_device_gb_per_s"] = report["set_bytes"].get<double>() / whole / 1e9;
+  report["store_hit_to_first_token_s"] = median_seconds(device, kTimes, [&] {
+    DecodeContext context = value_or_exit(DecodeContext::from_set(model, value_or_exit(view->get(id)), 256));
+    static_cast<void>(value_or_exit(model.forward(prompt, context, LogitRows::kLast)));
+  });
+}
+
 Options parse(int argc, char** argv) {
   Options o;
   for (int i = 1; i + 1 < argc; i += 2) {
@@ -255,6 +293,7 @@ Options parse(int argc, char** argv) {
     if (flag == "--policy") o.policy = value;
     if (flag == "--compute") o.compute = value;
     if (flag == "--attention") o.attention = value;
+    if (flag == "--store") o.store = value;
     if (flag == "--doc") o.doc = std::atoll(value.c_str());
     if (flag == "--chunk") o.chunk = std::atoll(value.c_str());
     if (flag == "--keep") o.keep = std::atoll(value.c_str());
@@ -336,6 +375,10 @@ int main(int argc, char** argv) {
   report["set_bytes"] = set.layer_bytes(set.max_kept()) * 2 * set.layers.size();
   report["set_to_device_s"] = reload;
   report["set_to_device_gb_per_s"] = report["set_bytes"].get<double>() / reload / 1e9;
+  if (!o.store.empty()) {
+    reload_from_store(o, *model, set, prompt, report);
+    std::filesystem::remove_all(o.store);
+  }
   report["hit_to_first_token_s"] = median_seconds(*device, 3, [&] {
     DecodeContext context = value_or_exit(DecodeContext::from_set(*model, set, 256));
     static_cast<void>(value_or_exit(model->forward(prompt, context, LogitRows::kLast)));

@@ -10,6 +10,7 @@
 #include "kernels/cuda/shared_library.h"
 
 #define NV_CUDNN_FRONTEND_USE_DYNAMIC_LOADING  // cuDNN is opened at run time, as the other libraries are
+#define CUDNN_FRONTEND_SKIP_JSON_LIB           // nothing here writes graphs down, and half of compiling was that
 #include <cudnn_frontend.h>
 
 // The frontend finds cuDNN's functions through this.
