@@ -15,6 +15,7 @@
 #include "base/digest.h"
 #include "cache_store/codec.h"
 #include "cache_store/identity.h"
+#include "cache_store/ledger_types.h"
 #include "cache_store/store_common.h"
 
 namespace finchkv::cache_store {
@@ -67,6 +68,8 @@ struct AccessRecord {
 
   bool operator==(const AccessRecord&) const = default;
 };
+/// What the ledger knows of it.
+[[nodiscard]] EntryRecord ledger_record(AccountId account, const CacheId& id, const AccessRecord& access);
 [[nodiscard]] std::string encode_access(const AccessRecord& record);
 [[nodiscard]] std::optional<AccessRecord> decode_access(std::string_view bytes);
 

@@ -132,6 +132,37 @@ class BlockOpener : public BlockSegments {
   AesGcm cipher_;
 };
 
+/// Opens a block over its own sealed bytes, each segment once it is all there: a reader that takes digests as bytes
+/// arrive opens them while they are still in cache. The bytes are zeroes afterwards unless finish() was ok.
+class InPlaceOpener {
+ public:
+  /// `bytes` is where the sealed block will be, and outlives this. corrupt when no block of `plain` has its size.
+  [[nodiscard]] static Result<InPlaceOpener> create(const DataKey& key, const PutContext& put, std::uint32_t ordinal,
+                                                    std::span<std::byte> bytes, std::uint64_t plain);
+  ~InPlaceOpener() { wipe(bytes_); }
+  InPlaceOpener(InPlaceOpener&& other) noexcept
+      : opener_(std::move(other.opener_)),
+        bytes_(std::exchange(other.bytes_, {})),
+        next_(other.next_),
+        failed_(std::move(other.failed_)) {}
+  InPlaceOpener& operator=(InPlaceOpener&&) = delete;
+
+  /// The first `there` of the bytes have been put there. Opens what that completes; a failure shows in finish().
+  void advance(std::uint64_t there);
+  /// The sealed bytes are put there once more, from the first on.
+  void restart();
+  /// ok when every segment was opened: the first `plain` bytes are the block then, what is behind them is of no use.
+  [[nodiscard]] Status finish();
+
+ private:
+  InPlaceOpener(BlockOpener opener, std::span<std::byte> bytes) : opener_(std::move(opener)), bytes_(bytes) {}
+
+  BlockOpener opener_;
+  std::span<std::byte> bytes_;  // none once they are the caller's
+  std::uint64_t next_ = 0;
+  Status failed_;
+};
+
 /// A small thing that may change while the entry lives (a label), under the put's key: a random nonce, the ciphertext,
 /// its tag. `purpose` is part of what it is tied to; a record opens under the purpose it was sealed for.
 /// invalid_argument when it is too long.
