@@ -16,7 +16,8 @@
 // Rates of one Xeon core (AVX-512, OpenSSL 3.0, which has no code for VAES): 5.4 GB/s both ways at 1 MiB; at 64 MiB,
 // from memory to memory, seal 3.6, open 3.7, open in place 3.9 and segment by segment into one tile 4.1 GB/s. Segments
 // of 4 KiB gave 3.0 there, 16 KiB 3.4, 32 KiB 3.6, and 128 KiB to 1 MiB no more than 64 KiB, which leaves room in a
-// core's second-level cache for what a reader makes of it. A pass of digests over the whole block before it cost 30 %.
+// core's second-level cache for what a reader makes of it. From a file in the page cache, in tiles of 256 KiB (process
+// time, 16 MiB): read 6.3, read and digested 5.0, opened once all was there 2.2, tile by tile (InPlaceOpener) 2.4.
 #pragma once
 
 #include <cstddef>
