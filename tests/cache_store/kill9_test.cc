@@ -5,11 +5,11 @@
 // Some hundred kills by default; more with --kills 1000 --seed 7. The test runs itself as a child (kill9_child.h) that
 // says through a pipe what it is about to do and what is done; the parent kills it, opens the store and compares.
 #include <fcntl.h>
-#include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <chrono>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
@@ -37,9 +37,10 @@ using testing::kKill9Limit;
 using testing::KnownBackup;
 using testing::Possible;
 using testing::RawStore;
+using testing::Said;
 using testing::ScratchDirectory;
 
-std::uint64_t kills_wanted = 200;
+std::uint64_t kills_wanted = 300;
 std::uint32_t first_seed = 77;
 
 // ---- the child ------------------------------------------------------------------------------------------------------
@@ -68,13 +69,13 @@ Child start(const std::vector<std::string>& arguments) {
 }
 
 // So many lines, or up to one that begins with `until`.
-void read_lines(int fd, std::uint32_t lines, std::optional<char> until, std::string& text) {
+void read_lines(int fd, std::uint32_t lines, std::optional<Said> until, std::string& text) {
   std::size_t line = text.size();
   for (char c = 0; lines > 0 && read(fd, &c, 1) == 1;) {
     text += c;
     if (c != '\n') continue;
     --lines;
-    if (until && text[line] == *until) return;
+    if (until && text[line] == static_cast<char>(*until)) return;
     line = text.size();
   }
 }
@@ -184,17 +185,11 @@ class KillAgainAndAgain {
 
   void kill_once(std::uint64_t which) {
     constexpr std::uint32_t kVersionsOfAChild = 10'000;
-    const bool opening = which % 8 == 0;
-    const bool in_backup = which % 4 == 1;
     const Child child =
         start({"--work", scratch_.store(), backups_, std::to_string(random_()), std::to_string(version_)});
     version_ += kVersionsOfAChild;
-    // Mostly in the middle of work, counted in what the child said so that a slow machine tests as much as a fast one;
-    // sometimes while the store is being opened, and at any moment of a backup.
     std::string said;
-    if (!opening) read_lines(child.out, 1 + random_() % (in_backup ? 200 : 24), until(in_backup), said);
-    const std::uint32_t longest_us = opening ? 30'000 : in_backup ? backup_us_ + backup_us_ / 4 : 3'000;
-    usleep(static_cast<useconds_t>(random_() % longest_us));
+    wait_for_a_moment(which, child.out, said);
     ASSERT_EQ(kill(child.pid, SIGKILL), 0);
     int status = 0;
     ASSERT_EQ(waitpid(child.pid, &status, 0), child.pid);
@@ -203,7 +198,9 @@ class KillAgainAndAgain {
     ASSERT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL) << strsignal(WTERMSIG(status));
     ASSERT_NO_FATAL_FAILURE(history_.follow(said));
     const bool raw = which % 8 == 7;
-    if (history_.store_was_opened()) ASSERT_NO_FATAL_FAILURE(check_limit_was_kept(scratch_.store()));
+    if (history_.store_was_opened()) {
+      ASSERT_NO_FATAL_FAILURE(check_limit_was_kept(scratch_.store()));
+    }
     ASSERT_NO_FATAL_FAILURE(check_store(scratch_.store(), history_.now(), raw));
     if (!history_.backup_was_begun()) return;
     if (history_.last_backup()) {
@@ -221,9 +218,26 @@ class KillAgainAndAgain {
   [[nodiscard]] std::uint64_t interrupted() const { return interrupted_; }
 
  private:
-  static std::optional<char> until(bool in_backup) {
-    return in_backup ? std::optional(static_cast<char>(testing::Said::kBackingUp)) : std::nullopt;
+  // Mostly in the middle of work, counted in what the child said so that a slow machine tests as much as a fast one;
+  // sometimes while the store is being opened, and often at any moment of its first or second backup.
+  void wait_for_a_moment(std::uint64_t which, int out, std::string& said) {
+    constexpr std::uint32_t kMostLines = 48;
+    constexpr std::uint32_t kAnyNumber = 100'000;
+    std::uint32_t longest_us = 3'000;
+    if (which % 8 == 0) {
+      longest_us = 30'000;
+    } else if (which % 4 == 1) {
+      read_lines(out, kAnyNumber, Said::kBackingUp, said);
+      longest_us = backup_us_ + backup_us_ / 4;
+    } else if (which % 8 == 3) {
+      read_lines(out, kAnyNumber, Said::kBackedUp, said);
+      longest_us = backup_us_ + backup_us_ / 2;
+    } else {
+      read_lines(out, 1 + random_() % kMostLines, std::nullopt, said);
+    }
+    usleep(static_cast<useconds_t>(random_() % longest_us));
   }
+
   static unsigned long long as_printed(std::uint64_t n) { return n; }
 
   void back_up_over_leftovers(bool raw) {
@@ -273,7 +287,8 @@ TEST(Kill9, AtRandomMoments) {
   std::printf("%llu kills: ", static_cast<unsigned long long>(kills_wanted));
   test.print();
   EXPECT_GT(test.history().acknowledged(), kills_wanted * 3);
-  EXPECT_GT(test.history().evictions(), kills_wanted / 4);
+  EXPECT_GT(test.history().evictions(), kills_wanted / 2);
+  EXPECT_GT(test.history().backups(), kills_wanted / 16);
   EXPECT_GT(test.interrupted(), kills_wanted / 8);
 }
 
@@ -309,19 +324,19 @@ TEST(Kill9, BetweenAnyTwoStepsOfAPut) {
 }  // namespace finchkv::cache_store
 
 int main(int argc, char** argv) {
-  using namespace finchkv::cache_store;
+  namespace store = finchkv::cache_store;
   const auto number = [&](int i) { return static_cast<std::uint32_t>(std::stoul(argv[i])); };
   if (argc == 6 && std::string(argv[1]) == "--work") {
-    return testing::work_until_killed(argv[2], argv[3], number(4), number(5));
+    return store::testing::work_until_killed(argv[2], argv[3], number(4), number(5));
   }
   if (argc == 6 && std::string(argv[1]) == "--put") {
-    return testing::put_and_die(argv[2], static_cast<PutStep>(number(3)), number(4), number(5));
+    return store::testing::put_and_die(argv[2], static_cast<store::PutStep>(number(3)), number(4), number(5));
   }
   ::testing::InitGoogleTest(&argc, argv);
   for (int i = 1; i + 1 < argc; i += 2) {
     const std::string flag = argv[i];
-    if (flag == "--kills") kills_wanted = std::strtoull(argv[i + 1], nullptr, 10);
-    if (flag == "--seed") first_seed = number(i + 1);
+    if (flag == "--kills") store::kills_wanted = std::strtoull(argv[i + 1], nullptr, 10);
+    if (flag == "--seed") store::first_seed = number(i + 1);
   }
   return RUN_ALL_TESTS();
 }
