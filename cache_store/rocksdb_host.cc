@@ -45,7 +45,7 @@ Result<std::shared_ptr<StoreHost>> RocksDbHost::open(const std::string& director
 
 RocksDbHost::~RocksDbHost() {
   stop_upkeep();
-  if (is_reader() || !limits_ || write_failed_.load()) return;
+  if (!loaded_whole_ || write_failed_.load()) return;
   delete_released();  // what the last stream kept
   absorb_hits();
   write_dirty();
@@ -72,6 +72,7 @@ Status RocksDbHost::open_writer() {
   acknowledged_.sync();  // what a power loss leaves of this writer is to be looked for
   const bool left_open = state == DirectoryState::kStore && (last.open || last.sequence == 0);
   FINCHKV_RETURN_IF_ERROR(load_records(left_open));
+  loaded_whole_ = true;
   start_upkeep();
   return Status::ok();
 }
@@ -279,12 +280,11 @@ Result<RocksDbHost::EntryRecords> RocksDbHost::read_records(std::string_view own
   return records;
 }
 
-Result<std::optional<PutId>> RocksDbHost::put_of(std::string_view owner, const CacheId& id) {
-  FINCHKV_ASSIGN_OR_RETURN(const EntryRecords records, read_records(owner, id));
-  if (!records.head) return std::optional<PutId>();
-  if (records.access) return std::optional(records.access->put_id);
-  const auto head = decode_head_unbound(bytes_of(*records.head));
-  return std::optional(head.is_ok() ? head->put_id : PutId{});
+std::optional<PutId> RocksDbHost::EntryRecords::put_id() const {
+  if (!head) return std::nullopt;
+  if (access) return access->put_id;
+  const auto decoded = decode_head_unbound(bytes_of(*head));
+  return decoded.is_ok() ? decoded->put_id : PutId{};
 }
 
 Status RocksDbHost::write_access(std::string_view owner, const CacheId& id, const AccessRecord& access,
@@ -296,9 +296,7 @@ Status RocksDbHost::write_access(std::string_view owner, const CacheId& id, cons
 
 void RocksDbHost::add_removal(std::string_view owner, const CacheId& id, const std::optional<std::string>& head,
                               rocksdb::WriteBatch& batch) {
-  if (head) {
-    if (const auto decoded = decode_head_unbound(bytes_of(*head)); decoded.is_ok()) note_layout(*decoded);
-  }
+  if (head) note_layout_of(*head);
   batch.Delete(head_key(owner, id)).PermitUncheckedError();
   batch.Delete(access_key(owner, id)).PermitUncheckedError();
 }
@@ -331,6 +329,10 @@ void RocksDbHost::note_layout(const EntryHead& head) {
   layouts_[head.put_id] = {.count = head.block_count(), .own_table = head.own_table};
 }
 
+void RocksDbHost::note_layout_of(std::string_view head_record) {
+  if (const auto head = decode_head_unbound(bytes_of(head_record)); head.is_ok()) note_layout(*head);
+}
+
 void RocksDbHost::delete_released() { (void)ledger().delete_released(unix_ms_now(), remover()).is_ok(); }
 
 Remove RocksDbHost::remover() {
@@ -358,6 +360,7 @@ Status RocksDbHost::remove_entries(std::span<const Removal> removals) {
     if (it == layouts_.end() || !it->second.own_table) small_deleted_bytes_ += removal.bytes;
     if (it != layouts_.end()) layouts_.erase(it);
   }
+  if (reclaim_due()) upkeep_wake_.notify_all();
   return Status::ok();
 }
 

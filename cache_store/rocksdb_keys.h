@@ -7,8 +7,10 @@
 // Internal to cache_store. Pure functions, thread-safe.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -38,6 +40,11 @@ struct EntryKey {
 [[nodiscard]] std::optional<EntryKey> parse_entry_key(std::string_view key);
 /// The smallest key that is larger than all keys with this prefix.
 [[nodiscard]] std::string prefix_end(std::string prefix);
+
+/// Bytes as RocksDB takes them.
+[[nodiscard]] inline std::string_view as_text(std::span<const std::byte> bytes) {
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
 
 inline constexpr std::string_view kAllHeads = "H";
 inline constexpr std::string_view kAllAccess = "A";

@@ -2,7 +2,6 @@
 #include <utility>
 
 #include "cache_store/label.h"
-#include "cache_store/packed_entry.h"
 #include "cache_store/rocksdb_view.h"
 
 namespace finchkv::cache_store {
@@ -27,7 +26,7 @@ Result<EntryInfo> RocksDbView::store(const PackedEntry& packed, const PutOptions
 Result<EntryInfo> RocksDbView::try_store(const PackedEntry& packed, const PutOptions& options) {
   const std::string owner = as_.owner_for(options.sharing);
   const CacheId id = cache_id(packed.head.identity, as_.ids_of(owner));
-  FINCHKV_ASSIGN_OR_RETURN(const std::optional<PutId> before, host_->put_of(owner, id));
+  FINCHKV_ASSIGN_OR_RETURN(const RocksDbHost::EntryRecords before, host_->read_records(owner, id));
   if (options.if_exists == IfExists::kKeep) {
     FINCHKV_ASSIGN_OR_RETURN(auto there, existing(owner, id));
     if (there) return *std::move(there);
@@ -52,7 +51,7 @@ Result<EntryInfo> RocksDbView::try_store(const PackedEntry& packed, const PutOpt
     return about_entry(id, written);
   }
   host_->step(PutStep::kBlocksWritten);
-  return commit(id, options, *encoded, before, *std::move(reservation));
+  return commit(id, options, *encoded, before.put_id(), *std::move(reservation));
 }
 
 Result<AccessRecord> RocksDbView::first_access(const PutOptions& options, const EncodedEntry& entry) const {
@@ -85,17 +84,16 @@ Status RocksDbView::check_tenant(std::string_view owner, rocksdb::WriteBatch& ba
 }
 
 // The default tenant's own entry would hide the shared one that is to take its place: it goes with the same write.
-// Returns the put that goes.
-Result<std::optional<PutId>> RocksDbView::add_removal_in_front(const std::string& owner, const CacheId& id,
-                                                               const PutOptions& options, rocksdb::WriteBatch& batch) {
-  if (owner != kSharedOwner || options.if_exists != IfExists::kReplace) return std::optional<PutId>();
+Result<std::optional<Removal>> RocksDbView::add_removal_in_front(const std::string& owner, const CacheId& id,
+                                                                 const PutOptions& options,
+                                                                 rocksdb::WriteBatch& batch) {
   const std::string& own = as_.tenant().name;
+  if (owner != kSharedOwner || options.if_exists != IfExists::kReplace) return std::optional<Removal>();
   FINCHKV_ASSIGN_OR_RETURN(const bool may_own, may_look_under(own));
-  FINCHKV_ASSIGN_OR_RETURN(auto put_id, host_->put_of(own, id));
-  if (!may_own || !put_id) return std::optional<PutId>();
-  FINCHKV_ASSIGN_OR_RETURN(const Record head, host_->read_record(head_key(own, id)));
-  host_->add_removal(own, id, head, batch);
-  return put_id;
+  FINCHKV_ASSIGN_OR_RETURN(const RocksDbHost::EntryRecords there, host_->read_records(own, id));
+  if (!may_own || !there.head) return std::optional<Removal>();
+  host_->add_removal(own, id, there.head, batch);
+  return std::optional(Removal{.account = host_->account(own), .id = id, .put_id = *there.put_id()});
 }
 
 // Writes head and access record and books the entry, all under the entry's lock; nullopt when another put of the same
@@ -108,28 +106,30 @@ Result<std::optional<AccessRecord>> RocksDbView::write_head(const std::string& o
   const std::lock_guard lock(host_->entry_mutex(id));
   auto access = first_access(options, entry);
   // Put ids, not whole heads: rewrapping a key changes a head, and is no other put.
-  const auto now = host_->put_of(owner, id);
+  const auto now = host_->read_records(owner, id);
   const auto in_front = add_removal_in_front(owner, id, options, batch);
   Status ready = access.status();
   if (ready.is_ok()) ready = now.status();
   if (ready.is_ok()) ready = in_front.status();
   if (ready.is_ok()) ready = check_tenant(owner, batch);
-  const bool faster = ready.is_ok() && *now && *now != before;
-  host_->note_layout(entry.head);
-  if (!ready.is_ok() || faster) reservation.abandon(entry.head.put_id);
+  const bool faster = ready.is_ok() && now->head && now->put_id() != before;
+  if (!ready.is_ok() || faster) {
+    host_->note_layout(entry.head);
+    reservation.abandon(entry.head.put_id);
+  }
   FINCHKV_RETURN_IF_ERROR(ready);
   if (faster) return std::optional<AccessRecord>();  // the same inputs, so as good
 
-  const Record replaced = *now ? *host_->read_record(head_key(owner, id)) : Record();
   batch.Put(access_key(owner, id), encode_access(*access)).PermitUncheckedError();
-  batch.Put(head_key(owner, id), as_slice(entry.head_record)).PermitUncheckedError();
+  batch.Put(head_key(owner, id), as_text(entry.head_record)).PermitUncheckedError();
+  RocksDbHost::WrittenPut put{owner, id, *std::move(access), *in_front, std::move(reservation)};
   if (const Status written = host_->write(batch, true, "writing an entry's head"); !written.is_ok()) {
-    host_->keep_uncertain({owner, id, *std::move(access), std::move(reservation)});
+    host_->note_layout(entry.head);
+    host_->keep_uncertain(std::move(put));
     return written;
   }
-  // Not in the ledger when it was being evicted at this moment.
-  if (*in_front) (void)host_->ledger().erase(host_->account(as_.tenant().name), id, **in_front).is_ok();
-  FINCHKV_ASSIGN_OR_RETURN(AccessRecord booked, host_->book(owner, id, *std::move(access), reservation));
+  if (now->head) host_->note_layout_of(*now->head);
+  FINCHKV_ASSIGN_OR_RETURN(AccessRecord booked, host_->book(std::move(put)));
   return std::optional(std::move(booked));
 }
 

@@ -19,8 +19,10 @@ namespace {
 
 using clock = std::chrono::steady_clock;
 
-// Dead bytes of small puts that are worth a compaction while nobody asked for one.
+// Dead bytes of small puts that are worth a compaction while nobody asked for one: so many, and at once when they are
+// this part of what is on the disk.
 constexpr std::uint64_t kReclaimAt = 64 << 20;
+constexpr std::uint64_t kReclaimPart = 4;
 
 }  // namespace
 
@@ -48,9 +50,10 @@ void RocksDbHost::run_upkeep() {
     if (now.durability == Durability::kInterval) {
       wake = std::min(wake, clock::now() + std::chrono::milliseconds(now.sync_interval_ms));
     }
-    upkeep_wake_.wait_until(lock, wake, [this] { return upkeep_ending_; });
+    upkeep_wake_.wait_until(lock, wake, [this] { return upkeep_ending_ || reclaim_due(); });
     if (upkeep_ending_) return;
     lock.unlock();
+    if (reclaim_due()) reclaim_small();
     if (now.durability == Durability::kInterval) (void)sync_log();
     if (clock::now() >= next_upkeep) {
       upkeep_once();
@@ -81,10 +84,17 @@ void RocksDbHost::upkeep_once() {
   write_counters();
   acknowledged_.sync();
   (void)remove_expired().is_ok();
-  if (small_deleted_bytes_.load() >= kReclaimAt) {
-    small_deleted_bytes_.store(0);
-    (void)reclaim(*database()).is_ok();
-  }
+  if (small_deleted_bytes_.load() >= kReclaimAt) reclaim_small();
+}
+
+bool RocksDbHost::reclaim_due() {
+  const std::uint64_t dead = small_deleted_bytes_.load();
+  return dead >= kReclaimAt && !write_failed_.load() && dead >= small_put_bytes(*database()) / kReclaimPart;
+}
+
+void RocksDbHost::reclaim_small() {
+  small_deleted_bytes_.store(0);
+  (void)reclaim(*database()).is_ok();
 }
 
 bool RocksDbHost::sync_log() {

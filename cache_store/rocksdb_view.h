@@ -65,8 +65,8 @@ class RocksDbView final : public TenantView {
   Result<std::optional<AccessRecord>> write_head(const std::string& owner, const CacheId& id, const PutOptions& options,
                                                  const EncodedEntry& entry, const std::optional<PutId>& before,
                                                  Reservation& reservation);
-  Result<std::optional<PutId>> add_removal_in_front(const std::string& owner, const CacheId& id,
-                                                    const PutOptions& options, rocksdb::WriteBatch& batch);
+  Result<std::optional<Removal>> add_removal_in_front(const std::string& owner, const CacheId& id,
+                                                      const PutOptions& options, rocksdb::WriteBatch& batch);
   Result<EntryInfo> commit(const CacheId& id, const PutOptions& options, const EncodedEntry& entry,
                            const std::optional<PutId>& before, Reservation reservation);
   Result<AccessRecord> first_access(const PutOptions& options, const EncodedEntry& entry) const;

@@ -66,7 +66,7 @@ struct EntryInfo {
 };
 
 enum class IfExists : std::uint8_t {
-  kKeep,     ///< an entry with this id stays as it is, and its info is returned
+  kKeep,  ///< an entry with this id stays as it is, and its info is returned
   /// The new one takes its place in one step. A shared one also takes that of the tenant's own entry under the same id
   /// (of which only the default tenant can have one), which would be found before it.
   kReplace,
@@ -135,9 +135,9 @@ class Store {
   /// make room under; permission_denied when the storage was opened for reading, or to share without the right to.
   [[nodiscard]] virtual Result<EntryInfo> put(const PutRequest& request) = 0;
 
-  // Reading takes the tenant's own entry, else a shared one. An own entry that is damaged hides no shared one: both were
-  // made from the same inputs. What checks or changes an entry (verify() and what follows it) means the own one, damaged
-  // or not, where there is one.
+  // Reading takes the tenant's own entry, else a shared one. An own entry that is damaged hides no shared one: both
+  // were made from the same inputs. What checks or changes an entry (verify() and what follows it) means the own one,
+  // damaged or not, where there is one.
   [[nodiscard]] virtual Result<EntryInfo> find(const CacheId& id) = 0;  ///< not_found, corrupt
   /// The entry layer by layer, every block's digest checked on the way. not_found, corrupt. Counts as a hit.
   [[nodiscard]] virtual Result<std::unique_ptr<EntryStream>> stream(const CacheId& id) = 0;
@@ -219,7 +219,7 @@ struct ScrubOptions {
   std::function<bool()> stop = nullptr;  ///< asked between entries
   /// These alone: of each id `tenant`'s own entry, else the shared one. None: everything.
   std::optional<std::vector<CacheId>> only = std::nullopt;
-  std::string tenant;  ///< for `only`; "" is the default tenant
+  std::string tenant = {};  ///< for `only`; "" is the default tenant
 };
 
 struct ScrubReport {

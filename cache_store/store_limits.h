@@ -27,8 +27,8 @@ class StoreLimits {
   [[nodiscard]] std::string owner_of(AccountId account) const;
 
   [[nodiscard]] StoreSettings settings() const;
-  /// What has to go for them goes with the ledger's next trim(). invalid_argument, and nothing has changed, for settings
-  /// that do not validate().
+  /// What has to go for them goes with the ledger's next trim(). invalid_argument, and nothing has changed, for
+  /// settings that do not validate().
   [[nodiscard]] Status set(const StoreSettings& settings);
 
  private:
