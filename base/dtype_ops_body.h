@@ -4,9 +4,10 @@
 // Quantised layouts read or write 2 bytes of bf16 an element, and 1 (q8) or 1/2 (q4) of quants. On one core of a
 // Sapphire Rapids server, GB/s of bf16, head_dim 128, 512 tokens (bench/bench_codec.cc, loops/...):
 //             encode q8 keys, values   q4 keys, values   decode q8 keys, values   q4 keys, values
-//   avx512              14.7    11.9      12.6     7.6              20.3    17.4     17.1    12.9
-//   avx2                 8.8     7.6       7.0     6.3              13.4    11.6     10.4     8.8
-//   generic              2.2     2.1       2.6     2.3               3.6     3.5      3.4     2.3
+//   avx512              15.0    12.0      12.7     7.8              20.5    17.7     17.4    12.7
+//   avx2                 9.2     8.4       8.1     6.9              13.7    11.5     10.3     8.4
+//   generic, SSE2        7.2     6.5       5.6     4.7               7.4     6.6      6.4     5.7
+//   generic, plain       2.9     2.9       3.2     2.8               3.5     3.4      3.2     2.4
 // One element after the other (tests/base/quantised_reference.h), from and to f32: 0.3 to 0.5 encoding, decoding 2 to
 // 3, 13 for q8 values.
 #include "base/dtype_ops_keys.h"

@@ -1,7 +1,7 @@
 // What the groups of keys and of values have in common: their scales and minima. Included by dtype_ops_body.h only.
 #pragma once
 
-#include "base/dtype_vec.h"
+#include "base/dtype_ops_runs.h"
 
 namespace finchkv {
 namespace {

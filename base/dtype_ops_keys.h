@@ -18,13 +18,94 @@ struct KeyBlock {
   size_t quant_stride;
 };
 
+// The extremes of each channel. Elements of 16 bits are compared in lanes of 16 where the block fills them.
+template <int kElement, size_t W>
+inline constexpr bool kInShorts = kElement != kElementF32&& W % 2 == 0;
+
+template <int kElement, size_t W>
+inline void largest_magnitudes(const KeyBlock& b, const std::byte* in, Int (&most)[W]) {
+  if constexpr (kInShorts<kElement, W>) {
+    Shorts words[W / 2] = {};
+    for (size_t t = 0; t < b.tokens; ++t) {
+      for (size_t w = 0; w < W / 2; ++w) {
+        const auto x = load_as<Shorts>(in + t * b.stride + w * sizeof(Shorts));
+        words[w] = larger(x & int16_t{kSignless}, words[w]);
+      }
+    }
+    Vec wide[W];
+    widen_shorts<kElement>(words, wide);
+    for (size_t w = 0; w < W; ++w) most[w] = bits_of(wide[w]);
+  } else {
+    constexpr size_t kStep = kLanes * kWidth<kElement>;
+    for (size_t w = 0; w < W; ++w) most[w] = Int{};
+    for (size_t t = 0; t < b.tokens; ++t) {
+      for (size_t w = 0; w < W; ++w) most[w] = larger_magnitude(load<kElement>(in + t * b.stride + w * kStep), most[w]);
+    }
+  }
+}
+
+template <size_t W>
+struct KeyRange {
+  Vec least[W];
+  Vec most[W];
+  Vec poison[W];
+};
+
+template <int kElement, size_t W>
+inline void range_of_numbers(const KeyBlock& b, const std::byte* in, KeyRange<W>& out) {
+  constexpr size_t kStep = kLanes * kWidth<kElement>;
+  for (size_t w = 0; w < W; ++w) {
+    out.least[w] = out.most[w] = load<kElement>(in + w * kStep);
+    out.poison[w] = Vec{};
+  }
+  for (size_t t = 0; t < b.tokens; ++t) {
+    for (size_t w = 0; w < W; ++w) {
+      const Vec x = load<kElement>(in + t * b.stride + w * kStep);
+      out.least[w] = smaller(x, out.least[w]);
+      out.most[w] = larger(x, out.most[w]);
+      out.poison[w] = taint(x, out.poison[w]);
+    }
+  }
+}
+
+// What is not finite is an extreme here, and needs no poison.
+template <int kElement, size_t W>
+inline void range_of_shorts(const KeyBlock& b, const std::byte* in, KeyRange<W>& out) {
+  Shorts least[W / 2];
+  Shorts most[W / 2];
+  for (size_t w = 0; w < W / 2; ++w) least[w] = most[w] = ordered(load_as<Shorts>(in + w * sizeof(Shorts)));
+  for (size_t t = 1; t < b.tokens; ++t) {
+    for (size_t w = 0; w < W / 2; ++w) {
+      const Shorts x = ordered(load_as<Shorts>(in + t * b.stride + w * sizeof(Shorts)));
+      least[w] = smaller(x, least[w]);
+      most[w] = larger(x, most[w]);
+    }
+  }
+  for (size_t w = 0; w < W / 2; ++w) {
+    least[w] = ordered(least[w]);
+    most[w] = ordered(most[w]);
+  }
+  widen_shorts<kElement>(least, out.least);
+  widen_shorts<kElement>(most, out.most);
+  for (size_t w = 0; w < W; ++w) out.poison[w] = Vec{};
+}
+
+template <int kElement, size_t W>
+inline void find_range(const KeyBlock& b, const std::byte* in, KeyRange<W>& out) {
+  if constexpr (kInShorts<kElement, W>) {
+    range_of_shorts<kElement>(b, in, out);
+    Int zero = {};
+    for (size_t w = 0; w < W; ++w) zero |= out.least[w] == 0.0F;
+    if (!any(zero)) return;
+  }
+  // A minimum of zero has the sign of the first zero, whatever stands before -0 in the order of words.
+  range_of_numbers<kElement>(b, in, out);
+}
+
 template <int kElement, size_t W>
 inline bool encode_keys_q8(const KeyBlock& b, const std::byte* in, std::byte* scales, std::byte* quants) {
-  constexpr size_t kStep = kLanes * kWidth<kElement>;
-  Int most[W] = {};
-  for (size_t t = 0; t < b.tokens; ++t) {
-    for (size_t w = 0; w < W; ++w) most[w] = larger_magnitude(load<kElement>(in + t * b.stride + w * kStep), most[w]);
-  }
+  Int most[W];
+  largest_magnitudes<kElement>(b, in, most);
   Divisor by[W];
   Int finite = Int{} - 1;
   for (size_t w = 0; w < W; ++w) {
@@ -35,65 +116,52 @@ inline bool encode_keys_q8(const KeyBlock& b, const std::byte* in, std::byte* sc
   }
   if (any(~finite)) return false;
   for (size_t t = 0; t < b.tokens; ++t) {
-    for (size_t w = 0; w < W; ++w) {
-      const Vec x = load<kElement>(in + t * b.stride + w * kStep);
-      store_bytes(nearest(quotient(x, by[w])), quants + t * b.quant_stride + w * kLanes);
-    }
+    Vec x[W];
+    Int q[W];
+    load_run<kElement>(in + t * b.stride, x);
+    for (size_t w = 0; w < W; ++w) q[w] = nearest_quant(quotient(x[w], by[w]));
+    store_signed_byte_run(q, quants + t * b.quant_stride);
   }
   return true;
 }
 
 template <int kElement, size_t W>
+inline void quantise_row(const std::byte* in, const Vec (&base)[W], const Divisor (&by)[W], Int (&out)[W]) {
+  Vec x[W];
+  load_run<kElement>(in, x);
+  for (size_t w = 0; w < W; ++w) out[w] = nearest_quant(quotient(x[w] - base[w], by[w]));
+}
+
+template <int kElement, size_t W>
 inline bool encode_keys_q4(const KeyBlock& b, const std::byte* in, std::byte* scales, std::byte* minima,
                            std::byte* quants) {
-  constexpr size_t kStep = kLanes * kWidth<kElement>;
-  Vec least[W];
-  Vec most[W];
-  Vec poison[W];
-  for (size_t w = 0; w < W; ++w) {
-    least[w] = most[w] = load<kElement>(in + w * kStep);
-    poison[w] = Vec{};
-  }
-  for (size_t t = 0; t < b.tokens; ++t) {
-    for (size_t w = 0; w < W; ++w) {
-      const Vec x = load<kElement>(in + t * b.stride + w * kStep);
-      least[w] = smaller(x, least[w]);
-      most[w] = larger(x, most[w]);
-      poison[w] = taint(x, poison[w]);
-    }
-  }
+  KeyRange<W> range;
+  find_range<kElement>(b, in, range);
+  Vec base[W];
   Divisor by[W];
   Int finite = Int{} - 1;
   for (size_t w = 0; w < W; ++w) {
-    const Int minimum = half_below(least[w]);
-    least[w] = widen_f16(minimum);
-    const Int scale = q4_scale(most[w], least[w], poison[w]);
+    const Int minimum = half_below(range.least[w]);
+    base[w] = widen_f16(minimum);
+    const Int scale = q4_scale(range.most[w], base[w], range.poison[w]);
     finite &= half_is_finite(minimum) & half_is_finite(scale);
     store_words(scale, scales + w * kLanes * 2);
     store_words(minimum, minima + w * kLanes * 2);
     by[w] = divisor(widen_f16(scale));
   }
   if (any(~finite)) return false;
-  size_t t = 0;
-  for (; t + 2 <= b.tokens; t += 2) {
-    for (size_t w = 0; w < W; ++w) {
-      const std::byte* at = in + t * b.stride + w * kStep;
-      const Int low = nearest(quotient(load<kElement>(at) - least[w], by[w]));
-      const Int high = nearest(quotient(load<kElement>(at + b.stride) - least[w], by[w]));
-      store_bytes(low | high << 4, quants + t / 2 * b.quant_stride + w * kLanes);
-    }
-  }
-  if (t == b.tokens) return true;
-  for (size_t w = 0; w < W; ++w) {
-    const Vec x = load<kElement>(in + t * b.stride + w * kStep);
-    store_bytes(nearest(quotient(x - least[w], by[w])), quants + t / 2 * b.quant_stride + w * kLanes);
+  for (size_t t = 0; t < b.tokens; t += 2) {
+    Int low[W];
+    Int high[W] = {};
+    quantise_row<kElement>(in + t * b.stride, base, by, low);
+    if (t + 1 < b.tokens) quantise_row<kElement>(in + (t + 1) * b.stride, base, by, high);
+    store_nibble_rows(low, high, quants + t / 2 * b.quant_stride);
   }
   return true;
 }
 
 template <int kElement, size_t W>
 inline bool decode_keys_q8(const KeyBlock& b, const std::byte* scales, const std::byte* quants, std::byte* out) {
-  constexpr size_t kStep = kLanes * kWidth<kElement>;
   Vec scale[W];
   Int finite = Int{} - 1;
   for (size_t w = 0; w < W; ++w) {
@@ -103,18 +171,25 @@ inline bool decode_keys_q8(const KeyBlock& b, const std::byte* scales, const std
   }
   if (any(~finite)) return false;
   for (size_t t = 0; t < b.tokens; ++t) {
-    for (size_t w = 0; w < W; ++w) {
-      const Vec q = to_float(load_signed_bytes(quants + t * b.quant_stride + w * kLanes));
-      store_finite<kElement>(q * scale[w], out + t * b.stride + w * kStep);
-    }
+    Int q[W];
+    Vec x[W];
+    load_signed_byte_run(quants + t * b.quant_stride, q);
+    for (size_t w = 0; w < W; ++w) x[w] = to_float(q[w]) * scale[w];
+    store_finite_run<kElement>(x, out + t * b.stride);
   }
   return true;
 }
 
 template <int kElement, size_t W>
+inline void dequantise_row(const Int (&q)[W], const Vec (&base)[W], const Vec (&scale)[W], std::byte* out) {
+  Vec x[W];
+  for (size_t w = 0; w < W; ++w) x[w] = base[w] + to_float(q[w]) * scale[w];
+  store_finite_run<kElement>(x, out);
+}
+
+template <int kElement, size_t W>
 inline bool decode_keys_q4(const KeyBlock& b, const std::byte* scales, const std::byte* minima, const std::byte* quants,
                            std::byte* out) {
-  constexpr size_t kStep = kLanes * kWidth<kElement>;
   Vec scale[W];
   Vec base[W];
   Int finite = Int{} - 1;
@@ -127,12 +202,11 @@ inline bool decode_keys_q4(const KeyBlock& b, const std::byte* scales, const std
   }
   if (any(~finite)) return false;
   for (size_t t = 0; t < b.tokens; t += 2) {
-    for (size_t w = 0; w < W; ++w) {
-      const Int pair = load_bytes(quants + t / 2 * b.quant_stride + w * kLanes);
-      std::byte* at = out + t * b.stride + w * kStep;
-      store_finite<kElement>(base[w] + to_float(pair & 15) * scale[w], at);
-      if (t + 1 < b.tokens) store_finite<kElement>(base[w] + to_float(pair >> 4) * scale[w], at + b.stride);
-    }
+    Int low[W];
+    Int high[W];
+    load_nibble_rows(quants + t / 2 * b.quant_stride, low, high);
+    dequantise_row<kElement>(low, base, scale, out + t * b.stride);
+    if (t + 1 < b.tokens) dequantise_row<kElement>(high, base, scale, out + (t + 1) * b.stride);
   }
   return true;
 }

@@ -10,6 +10,7 @@ namespace {
 
 inline constexpr size_t kBatch = 16;
 inline constexpr size_t kVectors = kGroup / kLanes;
+inline constexpr size_t kRunVectors = 4;
 
 template <int kLayout>
 inline constexpr size_t kQuantBytes = kLayout == kLayoutQ8 ? kGroup : kGroup / 2;  // of a whole group
@@ -19,10 +20,15 @@ inline size_t quant_bytes(size_t elements) {
   return kLayout == kLayoutQ8 ? elements : (elements + 1) / 2;
 }
 
+// Elements of 16 bits are compared in lanes of 16; what is not finite is an extreme there, and needs no poison.
+template <int kElement>
+inline constexpr bool kInWords = kElement != kElementF32;
+
+// As the elements' bits.
 struct Extremes {
   alignas(64) int32_t magnitude[kBatch];  // q8
-  alignas(64) float least[kBatch];        // q4, as the next two
-  alignas(64) float most[kBatch];
+  alignas(64) int32_t least[kBatch];      // q4, as the next two
+  alignas(64) int32_t most[kBatch];
   alignas(64) float poison[kBatch];
 };
 
@@ -45,54 +51,99 @@ inline std::byte* bytes_of(T* p) {
 
 // The sign of a minimum that is zero shows in the stored bytes, and is that of the first zero.
 template <int kElement>
-float first_zero(const std::byte* in) {
+int32_t first_zero(const std::byte* in) {
   for (size_t i = 0; i < kGroup; ++i) {
     const std::byte* at = in + i * kWidth<kElement>;
-    if constexpr (kElement == kElementF32) {
-      const auto word = load_as<uint32_t>(at);
-      if ((word & 0x7fffffffU) == 0) return word == 0 ? 0.0F : -0.0F;
+    if constexpr (kInWords<kElement>) {
+      const auto word = load_as<int16_t>(at);
+      if ((word & kSignless) == 0) return word;
     } else {
-      const auto word = load_as<uint16_t>(at);
-      if ((word & 0x7fffU) == 0) return word == 0 ? 0.0F : -0.0F;
+      const auto bits = load_as<int32_t>(at);
+      if ((bits & 0x7fffffff) == 0) return bits;
     }
   }
-  return 0.0F;
+  return 0;
 }
 
-template <int kElement, int kLayout>
-inline void find_extremes(const std::byte* in, size_t i, Extremes& out) {
-  constexpr size_t kStep = kLanes * kWidth<kElement>;
+template <int kLayout>
+inline void find_word_extremes(const std::byte* in, size_t i, Extremes& out) {
+  constexpr size_t kHalf = kVectors / 2;
   if constexpr (kLayout == kLayoutQ8) {
-    Int most = {};
-    for (size_t k = 0; k < kVectors; ++k) most = larger_magnitude(load<kElement>(in + k * kStep), most);
-    out.magnitude[i] = largest_lane(most);
+    Shorts most = {};
+    for (size_t k = 0; k < kHalf; ++k) {
+      most = larger(load_as<Shorts>(in + k * sizeof(Shorts)) & int16_t{kSignless}, most);
+    }
+    out.magnitude[i] = largest_word(most);
   } else {
-    Vec least = load<kElement>(in);
-    Vec most = least;
-    Vec poison = taint(least, Vec{});
-    for (size_t k = 1; k < kVectors; ++k) {
-      const Vec x = load<kElement>(in + k * kStep);
+    Shorts least = ordered(load_as<Shorts>(in));
+    Shorts most = least;
+    for (size_t k = 1; k < kHalf; ++k) {
+      const Shorts x = ordered(load_as<Shorts>(in + k * sizeof(Shorts)));
       least = smaller(x, least);
       most = larger(x, most);
-      poison = taint(x, poison);
     }
-    out.least[i] = smallest_lane(least);
-    if (out.least[i] == 0.0F) out.least[i] = first_zero<kElement>(in);
-    out.most[i] = largest_lane(most);
-    out.poison[i] = any(poison != 0.0F) ? __builtin_nanf("") : 0.0F;
+    out.least[i] = smallest_word(least);
+    out.most[i] = largest_word(most);
   }
 }
 
 template <int kLayout>
+inline void find_float_extremes(const std::byte* in, size_t i, Extremes& out) {
+  constexpr size_t kStep = kLanes * kWidth<kElementF32>;
+  if constexpr (kLayout == kLayoutQ8) {
+    Int most = {};
+    for (size_t k = 0; k < kVectors; ++k) most = larger_magnitude(load_as<Vec>(in + k * kStep), most);
+    out.magnitude[i] = largest_lane(most);
+  } else {
+    auto least = load_as<Vec>(in);
+    Vec most = least;
+    Vec poison = taint(least, Vec{});
+    for (size_t k = 1; k < kVectors; ++k) {
+      const auto x = load_as<Vec>(in + k * kStep);
+      least = smaller(x, least);
+      most = larger(x, most);
+      poison = taint(x, poison);
+    }
+    const float smallest = smallest_lane(least);
+    out.least[i] = smallest == 0.0F ? first_zero<kElementF32>(in) : __builtin_bit_cast(int32_t, smallest);
+    out.most[i] = __builtin_bit_cast(int32_t, largest_lane(most));
+    out.poison[i] = any(poison != 0.0F) ? __builtin_nanf("") : 0.0F;
+  }
+}
+
+// Extremes as numbers; words come in their order.
+template <int kElement>
+inline Vec numbers_of(const int32_t* extremes) {
+  const auto bits = load_as<Int>(bytes_of(extremes));
+  if constexpr (kInWords<kElement>) {
+    return widen_words<kElement>(ordered(bits));
+  } else {
+    return from_bits(bits);
+  }
+}
+
+template <int kElement, int kLayout>
+inline void find_extremes(const std::byte* in, size_t i, Extremes& out) {
+  if constexpr (kInWords<kElement>) {
+    find_word_extremes<kLayout>(in, i, out);
+    // 0 and -1 are the two zeros in the order of words.
+    if (kLayout == kLayoutQ4 && (out.least[i] == 0 || out.least[i] == -1))
+      out.least[i] = first_zero<kElement>(in) >> 15;
+  } else {
+    find_float_extremes<kLayout>(in, i, out);
+  }
+}
+
+template <int kElement, int kLayout>
 inline void find_scales(const Extremes& from, Scales& out) {
   for (size_t i = 0; i < kBatch; i += kLanes) {
     Int scale;
     if constexpr (kLayout == kLayoutQ8) {
-      scale = q8_scale(load_as<Int>(bytes_of(from.magnitude + i)));
+      scale = q8_scale(bits_of(numbers_of<kElement>(from.magnitude + i)));  // a magnitude is its own order
     } else {
-      const Int minimum = half_below(load_as<Vec>(bytes_of(from.least + i)));
+      const Int minimum = half_below(numbers_of<kElement>(from.least + i));
       const Vec base = widen_f16(minimum);
-      scale = q4_scale(load_as<Vec>(bytes_of(from.most + i)), base, load_as<Vec>(bytes_of(from.poison + i)));
+      scale = q4_scale(numbers_of<kElement>(from.most + i), base, load_as<Vec>(bytes_of(from.poison + i)));
       store_words(minimum, bytes_of(out.minimum + i));
       store_as(base, bytes_of(out.base + i));
     }
@@ -105,16 +156,18 @@ inline void find_scales(const Extremes& from, Scales& out) {
 
 template <int kElement, int kLayout>
 inline void quantise_group(const std::byte* in, const Scales& scales, size_t i, std::byte* out) {
-  constexpr size_t kStep = kLanes * kWidth<kElement>;
   const Divisor by = {splat(scales.step[i]), splat(scales.inverse[i])};
-  if constexpr (kLayout == kLayoutQ8) {
-    for (size_t k = 0; k < kVectors; ++k) {
-      store_bytes(nearest(quotient(load<kElement>(in + k * kStep), by)), out + k * kLanes);
-    }
-  } else {
-    const Vec base = splat(scales.base[i]);
-    for (size_t k = 0; k < kVectors; ++k) {
-      store_nibbles(nearest(quotient(load<kElement>(in + k * kStep) - base, by)), out + k * kLanes / 2);
+  const Vec base = kLayout == kLayoutQ4 ? splat(scales.base[i]) : Vec{};
+  for (size_t k = 0; k < kVectors; k += kRunVectors) {
+    Vec x[kRunVectors];
+    Int q[kRunVectors];
+    load_run<kElement>(in + k * kLanes * kWidth<kElement>, x);
+    if constexpr (kLayout == kLayoutQ8) {
+      for (size_t w = 0; w < kRunVectors; ++w) q[w] = nearest_quant(quotient(x[w], by));
+      store_signed_byte_run(q, out + k * kLanes);
+    } else {
+      for (size_t w = 0; w < kRunVectors; ++w) q[w] = nearest_quant(quotient(x[w] - base, by));
+      store_nibble_run(q, out + k * kLanes / 2);
     }
   }
 }
@@ -156,7 +209,7 @@ uint64_t encode_values(const std::byte* in, uint64_t tokens, uint64_t channels, 
         ++token;
       }
     }
-    find_scales<kLayout>(extremes, scales);
+    find_scales<kElement, kLayout>(extremes, scales);
     for (size_t i = 0; i < n; ++i) {
       if (!word_is_finite(scales.scale[i]) || (kLayout == kLayoutQ4 && !word_is_finite(scales.minimum[i]))) {
         return (first + i) / groups;
@@ -183,13 +236,17 @@ uint64_t encode_values(const std::byte* in, uint64_t tokens, uint64_t channels, 
 
 template <int kElement, int kLayout>
 inline void dequantise_group(const std::byte* quants, Vec scale, Vec base, std::byte* out) {
-  constexpr size_t kStep = kLanes * kWidth<kElement>;
-  for (size_t k = 0; k < kVectors; ++k) {
+  for (size_t k = 0; k < kVectors; k += kRunVectors) {
+    Int q[kRunVectors];
+    Vec x[kRunVectors];
     if constexpr (kLayout == kLayoutQ8) {
-      store_finite<kElement>(to_float(load_signed_bytes(quants + k * kLanes)) * scale, out + k * kStep);
+      load_signed_byte_run(quants + k * kLanes, q);
+      for (size_t w = 0; w < kRunVectors; ++w) x[w] = to_float(q[w]) * scale;
     } else {
-      store_finite<kElement>(base + to_float(load_nibbles(quants + k * kLanes / 2)) * scale, out + k * kStep);
+      load_nibble_run(quants + k * kLanes / 2, q);
+      for (size_t w = 0; w < kRunVectors; ++w) x[w] = base + to_float(q[w]) * scale;
     }
+    store_finite_run<kElement>(x, out + k * kLanes * kWidth<kElement>);
   }
 }
 

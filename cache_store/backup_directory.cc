@@ -264,6 +264,7 @@ Result<BackupDirectory> BackupDirectory::open_for_writing(const std::string& dir
                     id, directory, backups.list_path(id)));
   }
   FINCHKV_RETURN_IF_ERROR(backups.remove_unacknowledged());
+  backups.forget_removed();  // the next backup may take the number of one that failed
   return backups;
 }
 
@@ -329,11 +330,15 @@ Status BackupDirectory::acknowledge(std::uint32_t id) {
 void BackupDirectory::forget_removed() {
   std::vector<std::string> names;
   if (!env_->GetChildren(path_, &names).ok()) return;
+  bool any = false;
   for (const std::string& name : names) {
     if (name.compare(0, kDigestStart.size(), kDigestStart) != 0) continue;
     const auto id = id_of(std::string_view(name).substr(kDigestStart.size()));
-    if (id && env_->FileExists(list_path(*id)).IsNotFound()) env_->DeleteFile(in(name)).PermitUncheckedError();
+    if (!id || !env_->FileExists(list_path(*id)).IsNotFound()) continue;
+    env_->DeleteFile(in(name)).PermitUncheckedError();
+    any = true;
   }
+  if (any) sync_directory(env_, path_).PermitUncheckedError();
 }
 
 }  // namespace finchkv::cache_store

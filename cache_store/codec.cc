@@ -8,6 +8,7 @@
 #include <fmt/format.h>
 #include <openssl/rand.h>
 
+#include "base/memory_pool.h"
 #include "cache_store/block_codec.h"
 #include "cache_store/block_compression.h"
 #include "cache_store/head_codec.h"
@@ -59,27 +60,36 @@ Result<Block> encode_origins_of(const KvSet& set, std::size_t layer) {
   return Block{.ordinal = 0, .encoding = BlockEncoding::kPlain, .bytes = std::as_bytes(origins), .owner = nullptr};
 }
 
-Result<Block> seal(const Block& plain, const DataKey& key, const PutContext& context) {
+// Each segment is digested as it leaves the cipher, while it is in cache.
+Result<Block> seal(const Block& plain, const DataKey& key, const PutContext& context, BlockHasher& hasher) {
   const std::uint64_t bytes = sealed_bytes(plain.bytes.size());
-  const std::shared_ptr<std::byte> memory = allocate_shared_bytes(bytes);
+  const std::shared_ptr<std::byte> memory = MemoryPool::shared().take(bytes);
   if (!memory) return Status::resource_exhausted(fmt::format("no memory to seal a block of {} bytes", bytes));
   const std::span<std::byte> out(memory.get(), bytes);
-  FINCHKV_RETURN_IF_ERROR(seal_block(key, context, plain.ordinal, plain.bytes, out));
+  FINCHKV_ASSIGN_OR_RETURN(BlockSealer sealer, BlockSealer::create(key, context, plain.ordinal, plain.bytes.size()));
+  for (std::uint64_t i = 0; i < sealer.count(); ++i) {
+    const auto from = sealer.plain_range(i);
+    const auto to = sealer.sealed_range(i);
+    const auto segment = out.subspan(to.offset, to.bytes);
+    FINCHKV_RETURN_IF_ERROR(sealer.seal_next(plain.bytes.subspan(from.offset, from.bytes), segment));
+    hasher.update(segment);
+  }
   return Block{.ordinal = plain.ordinal, .encoding = plain.encoding, .bytes = out, .owner = memory};
 }
 
 // The blocks behind the table as they are stored, and their rows of it.
 Status finish_blocks(const PackedEntry& packed, const std::optional<DataKey>& key, const PutContext& context,
                      EncodedEntry& out, std::vector<BlockRef>& refs) {
+  BlockHasher hasher;
   for (std::size_t i = 0; i < refs.size(); ++i) {
     Block block = packed.blocks[i];
     if (block.ordinal != refs[i].ordinal) return Status::invalid_argument("its blocks are not in order");
     if (key) {
-      FINCHKV_ASSIGN_OR_RETURN(block, seal(block, *key, context));
+      FINCHKV_ASSIGN_OR_RETURN(block, seal(block, *key, context, hasher));
     }
     refs[i].encoding = block.encoding;
     refs[i].stored_bytes = block.bytes.size();
-    refs[i].digest = block_digest(block.bytes);
+    refs[i].digest = key ? hasher.digest() : block_digest(block.bytes);
     out.block_bytes += block.bytes.size();
     out.blocks.push_back(std::move(block));
   }

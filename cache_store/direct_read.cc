@@ -41,8 +41,8 @@ std::string before_value(std::string_view key, std::size_t value_bytes) {
 
 }  // namespace
 
-DirectRead::DirectRead(std::string_view key, std::span<std::byte> into, BlockHasher& hasher)
-    : before_(before_value(key, into.size())), into_(into), hasher_(hasher) {
+DirectRead::DirectRead(std::string_view key, std::span<std::byte> into, BlockHasher& hasher, BlockWork* work)
+    : before_(before_value(key, into.size())), into_(into), hasher_(hasher), work_(work) {
   if (into.size() >= kSmallest && before_.size() <= kSlack) wanted = this;
 }
 
@@ -92,6 +92,7 @@ class DirectFile final : public rocksdb::FSRandomAccessFileOwnerWrapper {
       if (upto > hashed) {
         read.hasher_.update({start + hashed, upto - hashed});
         hashed = upto;
+        if (read.work_ != nullptr) read.work_->arrived(upto - before);
       }
       if (got.size() < tile) break;  // the file ends here
     }

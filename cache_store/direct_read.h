@@ -24,6 +24,7 @@
 #include <rocksdb/file_system.h>
 
 #include "base/digest.h"
+#include "cache_store/entry_reader.h"
 
 namespace finchkv::cache_store {
 
@@ -37,8 +38,8 @@ class DirectRead {
   static constexpr std::size_t kSmallest = 16 << 10;
 
   /// `into` has the value's size, from kSmallest on, with kSlack on both sides. `key`: the value's, as the user gave
-  /// it.
-  DirectRead(std::string_view key, std::span<std::byte> into, BlockHasher& hasher);
+  /// it. `work`, where there is some, is done on the value tile by tile, behind its digest.
+  DirectRead(std::string_view key, std::span<std::byte> into, BlockHasher& hasher, BlockWork* work = nullptr);
   ~DirectRead();
   DirectRead(const DirectRead&) = delete;
   DirectRead& operator=(const DirectRead&) = delete;
@@ -54,6 +55,7 @@ class DirectRead {
   std::string before_;  ///< what stands before the value in its block
   std::span<std::byte> into_;
   BlockHasher& hasher_;
+  BlockWork* work_;
   std::optional<BlockDigest> digest_;
   bool irregular_ = false;
 };

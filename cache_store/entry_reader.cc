@@ -35,6 +35,16 @@ class Place {
   std::span<std::byte> bytes_;
 };
 
+class OpeningWork final : public BlockWork {
+ public:
+  explicit OpeningWork(InPlaceOpener& opener) : opener_(opener) {}
+  void arrived(std::size_t there) override { opener_.advance(there); }
+  void again() override { opener_.restart(); }
+
+ private:
+  InPlaceOpener& opener_;
+};
+
 constexpr std::size_t aligned(std::size_t bytes) { return (bytes + 63) / 64 * 64; }
 
 Status about(const BlockRef& ref, const Status& status) {
@@ -87,26 +97,31 @@ std::uint64_t EntryReader::payload_bytes(const BlockRef& ref) const {
   return head_.sealed ? plain_bytes(ref.stored_bytes).value_or(0) : ref.stored_bytes;
 }
 
-Result<Block> EntryReader::read_payload(const BlockRef& ref, BlockSource& source) const {
-  FINCHKV_ASSIGN_OR_RETURN(const Place place, Place::take(ref.stored_bytes));
-  FINCHKV_RETURN_IF_ERROR(source.read(ref, place.bytes()));
-  std::span<const std::byte> payload = place.bytes();
-  if (key_) {
-    const PutContext context{.tenant = tenant_, .put_id = head_.put_id};
-    const std::uint64_t bytes = payload_bytes(ref);
-    FINCHKV_RETURN_IF_ERROR(about(ref, open_block_in_place(*key_, context, ref.ordinal, place.bytes(), bytes)));
-    payload = payload.first(bytes);
-  } else if (head_.sealed) {
-    return Status::permission_denied("it is sealed: give the tenant's encryption key");
-  }
-  return Block{.ordinal = ref.ordinal, .encoding = ref.encoding, .bytes = payload, .owner = place.memory()};
+// The block's payload is the first payload_bytes() of `into`, which has the size of what is stored.
+Status EntryReader::read_sealed(const BlockRef& ref, BlockSource& source, std::span<std::byte> into) const {
+  if (!key_) return Status::permission_denied("it is sealed: give the tenant's encryption key");
+  const PutContext context{.tenant = tenant_, .put_id = head_.put_id};
+  auto opener = InPlaceOpener::create(*key_, context, ref.ordinal, into, payload_bytes(ref));
+  if (!opener.is_ok()) return about(ref, opener.status());
+  OpeningWork work(*opener);
+  FINCHKV_RETURN_IF_ERROR(source.read_with(ref, into, work));
+  return about(ref, opener->finish());
 }
 
-// `out` has kReadSlack around it.
+Result<Block> EntryReader::read_payload(const BlockRef& ref, BlockSource& source) const {
+  FINCHKV_ASSIGN_OR_RETURN(const Place place, Place::take(ref.stored_bytes));
+  FINCHKV_RETURN_IF_ERROR(head_.sealed ? read_sealed(ref, source, place.bytes()) : source.read(ref, place.bytes()));
+  return Block{.ordinal = ref.ordinal,
+               .encoding = ref.encoding,
+               .bytes = place.bytes().first(payload_bytes(ref)),
+               .owner = place.memory()};
+}
+
+// `out` has room_of(ref), and kReadSlack around it; the tensor is the first raw_bytes of it.
 Status EntryReader::read_tensor(const BlockRef& ref, BlockSource& source, std::span<std::byte> out) const {
   const DType storage = head_.identity.storage;
   const bool as_stored = storage == head_.decoded;
-  if (as_stored && ref.encoding == BlockEncoding::kPlain && !head_.sealed) return source.read(ref, out);
+  if (is_tensor(ref)) return head_.sealed ? read_sealed(ref, source, out) : source.read(ref, out);
 
   FINCHKV_ASSIGN_OR_RETURN(Block block, read_payload(ref, source));
   const std::uint32_t n_kept = head_.n_kept[ref.layer];
@@ -143,12 +158,14 @@ Result<EntryReader::Layer> EntryReader::read_layer(std::uint32_t layer, BlockSou
   const BlockRef& values = ref_of(layer, BlockKind::kValues);
   const std::size_t tensor = keys.raw_bytes;
   const std::size_t origins = ref_of(layer, BlockKind::kOrigins).raw_bytes;
-  const std::size_t second = kReadSlack + aligned(tensor) + 2 * kReadSlack;
-  const std::size_t third = second + aligned(tensor) + 2 * kReadSlack;
+  const std::size_t key_room = room_of(keys);
+  const std::size_t value_room = room_of(values);
+  const std::size_t second = kReadSlack + aligned(key_room) + 2 * kReadSlack;
+  const std::size_t third = second + aligned(value_room) + 2 * kReadSlack;
   const std::shared_ptr<std::byte> memory = MemoryPool::shared().take(third + origins);
   if (!memory) return Status::resource_exhausted(fmt::format("no memory for a layer of {} bytes", third + origins));
-  const std::span<std::byte> key_bytes(memory.get() + kReadSlack, tensor);
-  const std::span<std::byte> value_bytes(memory.get() + second, tensor);
+  const std::span<std::byte> key_bytes(memory.get() + kReadSlack, key_room);
+  const std::span<std::byte> value_bytes(memory.get() + second, value_room);
   const std::span<std::uint32_t> positions(reinterpret_cast<std::uint32_t*>(memory.get() + third),
                                            origins / sizeof(std::uint32_t));
   FINCHKV_RETURN_IF_ERROR(read_tensor(keys, source, key_bytes));
@@ -156,8 +173,8 @@ Result<EntryReader::Layer> EntryReader::read_layer(std::uint32_t layer, BlockSou
   FINCHKV_RETURN_IF_ERROR(read_layer_origins(layer, source, positions));
   Layer out;
   out.views.n_kept = head_.n_kept[layer];
-  out.views.keys = key_bytes;
-  out.views.values = value_bytes;
+  out.views.keys = key_bytes.first(tensor);
+  out.views.values = value_bytes.first(tensor);
   out.views.origins = positions;
   out.memory = memory;
   return out;

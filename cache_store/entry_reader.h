@@ -7,6 +7,7 @@
 // everything else that is wrong is corrupt.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -24,12 +25,30 @@ namespace finchkv::cache_store {
 /// Bytes before and behind a block's place that a source may overwrite.
 inline constexpr std::size_t kReadSlack = 64;
 
+/// What a reader does to a block's bytes where they lie, while they are in cache.
+class BlockWork {
+ public:
+  virtual ~BlockWork() = default;
+  /// The first `there` bytes stand at their place and count in the digest already: from now on they are the work's to
+  /// change. Comes with the block's size at last.
+  virtual void arrived(std::size_t there) = 0;
+  /// The block is about to be put there once more, from its first byte on.
+  virtual void again() = 0;
+};
+
 class BlockSource {
  public:
   virtual ~BlockSource() = default;
   /// Puts the block's stored bytes into `into`, which has ref.stored_bytes and kReadSlack around it, and checks them
   /// against ref.digest while they are in cache. not_found, corrupt; deadline_exceeded when a lease has run out.
   [[nodiscard]] virtual Status read(const BlockRef& ref, std::span<std::byte> into) = 0;
+  /// The same, with `work` done on the bytes as they come. What it has made of them counts only when this is ok: the
+  /// digest is known at the end. A source that cannot do better reads first and lets work follow.
+  [[nodiscard]] virtual Status read_with(const BlockRef& ref, std::span<std::byte> into, BlockWork& work) {
+    FINCHKV_RETURN_IF_ERROR(read(ref, into));
+    work.arrived(into.size());
+    return Status::ok();
+  }
 };
 
 class EntryReader {
@@ -63,6 +82,15 @@ class EntryReader {
   EntryReader(EntryHead head, std::string tenant) : head_(std::move(head)), tenant_(std::move(tenant)) {}
   Status read_table(BlockSource& source);
   [[nodiscard]] std::uint64_t payload_bytes(const BlockRef& ref) const;
+  /// Its payload is the tensor as it is wanted.
+  [[nodiscard]] bool is_tensor(const BlockRef& ref) const {
+    return head_.identity.storage == head_.decoded && ref.encoding == BlockEncoding::kPlain;
+  }
+  /// What reading a tensor to its place may write there.
+  [[nodiscard]] std::uint64_t room_of(const BlockRef& ref) const {
+    return is_tensor(ref) ? std::max(ref.raw_bytes, ref.stored_bytes) : ref.raw_bytes;
+  }
+  Status read_sealed(const BlockRef& ref, BlockSource& source, std::span<std::byte> into) const;
   [[nodiscard]] Result<Block> read_payload(const BlockRef& ref, BlockSource& source) const;
   [[nodiscard]] Status read_tensor(const BlockRef& ref, BlockSource& source, std::span<std::byte> out) const;
   [[nodiscard]] Status read_layer_origins(std::uint32_t layer, BlockSource& source, std::span<std::uint32_t> out) const;

@@ -33,11 +33,13 @@ class HostedStream final : public EntryStream {
         return result;
       }
       const CacheId id = layers_->info().id;
-      if (result.status().code() != StatusCode::kNotFound) return about_entry(id, result.status());
+      const StatusCode code = result.status().code();
+      const bool damaged = code == StatusCode::kCorrupt && !handed_out_;
+      if (code != StatusCode::kNotFound && !damaged) return about_entry(id, result.status());
       if (handed_out_) {
         return about_entry(id, Status::unavailable("it was replaced or removed while it was read: ask for it again"));
       }
-      FINCHKV_ASSIGN_OR_RETURN(layers_, restart_());
+      FINCHKV_ASSIGN_OR_RETURN(layers_, restart_(result.status()));
     }
   }
 

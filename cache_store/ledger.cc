@@ -140,19 +140,32 @@ void Ledger::set_limit(std::optional<std::uint64_t> bytes) {
   core_->room.notify_all();
 }
 
-void Ledger::set_pin_percent(std::uint32_t percent) {
+Status Ledger::set_pin_percent(std::uint32_t percent) {
+  LedgerOptions wanted;
+  wanted.pin_percent = percent;
+  FINCHKV_RETURN_IF_ERROR(wanted.validate());
   const std::lock_guard lock(core_->mutex);
   core_->book.set_pin_percent(percent);
+  return Status::ok();
 }
 
-void Ledger::set_lease_ms(std::uint64_t lease_ms) {
+Status Ledger::set_lease_ms(std::uint64_t lease_ms) {
+  LedgerOptions wanted;
+  wanted.lease_ms = lease_ms;
+  FINCHKV_RETURN_IF_ERROR(wanted.validate());
   const std::lock_guard lock(core_->mutex);
   core_->book.set_lease_ms(lease_ms);
+  return Status::ok();
 }
 
 Status Ledger::add(const EntryRecord& record) {
   const std::lock_guard lock(core_->mutex);
   return core_->book.add(record);
+}
+
+Status Ledger::add_abandoned(AccountId account, const PutId& put_id, std::uint64_t bytes) {
+  const std::lock_guard lock(core_->mutex);
+  return core_->book.add_abandoned(account, put_id, bytes);
 }
 
 Result<Reservation> Ledger::reserve(AccountId account, std::uint64_t bytes, std::uint64_t now_ms,

@@ -7,7 +7,8 @@
 // trim().
 //
 // How a host (the RocksDB store, the memory store) uses it:
-//   open     account() and set_quota() for each tenant, add() for each entry, trim().
+//   open     account() and set_quota() for each tenant, add() for each entry, add_abandoned() for blocks that no entry
+//            names, trim().
 //   put      reserve(encoded bytes); write blocks; write the head and commit() under the entry's lock;
 //            delete_released(). When it fails after the first write: abandon().
 //   get      read the head and lease() it under the entry's lock; progress() after each block; touch().
@@ -104,13 +105,17 @@ class Ledger {
   /// None: no quota. Takes effect for the next reservation; trim() makes room down to a lower one.
   void set_quota(AccountId account, std::optional<std::uint64_t> bytes);
   void set_limit(std::optional<std::uint64_t> bytes);
-  /// As LedgerOptions has them. For pins that are set and for leases that are taken or make progress from now on.
-  void set_pin_percent(std::uint32_t percent);
-  void set_lease_ms(std::uint64_t lease_ms);
+  /// As LedgerOptions has them, and invalid_argument where it does not. For pins that are set and for leases that are
+  /// taken or make progress from now on.
+  [[nodiscard]] Status set_pin_percent(std::uint32_t percent);
+  [[nodiscard]] Status set_lease_ms(std::uint64_t lease_ms);
 
   /// An entry that is there already, at opening, whatever the limits. invalid_argument when the id or its size is
   /// impossible: the account has the id, or bytes are beyond 2^62.
   [[nodiscard]] Status add(const EntryRecord& record);
+  /// Blocks that are there already, at opening, and belong to no entry: their bytes stay counted until Remove has
+  /// deleted them, with the next trim(), delete_released() or reserve(). invalid_argument when bytes are beyond 2^62.
+  [[nodiscard]] Status add_abandoned(AccountId account, const PutId& put_id, std::uint64_t bytes);
 
   /// Room for `bytes` in the account's quota and in the store's limit. Entries that must go for it do so in ascending
   /// rank, those past their time first, the account's own for its quota and anybody's for the store's limit; never

@@ -183,11 +183,15 @@ void LedgerBook::rank(Slot& slot) {
                        options_.policy->rank(use, store_.clock)};
 }
 
+bool LedgerBook::believable_size(std::uint64_t bytes) const {
+  return bytes <= kMostBytes && store_.usage.used() + bytes <= kMostBytes;
+}
+
 Status LedgerBook::add(const EntryRecord& record) {
   if (indexed(record.account, record.id) != kNone) {
     return about_entry(record.id, Status::invalid_argument("it is in the ledger already"));
   }
-  if (record.bytes > kMostBytes || store_.usage.used() + record.bytes > kMostBytes) {
+  if (!believable_size(record.bytes)) {
     return about_entry(record.id, Status::invalid_argument(fmt::format("it cannot have {} bytes", record.bytes)));
   }
   const SlotIndex slot = new_slot(record);
@@ -203,6 +207,14 @@ Status LedgerBook::add(const EntryRecord& record) {
   for (Pool* p : {&pool(record.account), &store_}) {
     if (!p->aged && !p->victims.empty()) p->clock = p->victims.lowest_rank();
   }
+  return Status::ok();
+}
+
+Status LedgerBook::add_abandoned(AccountId account, const PutId& put_id, std::uint64_t bytes) {
+  if (!believable_size(bytes)) {
+    return Status::invalid_argument(fmt::format("an abandoned put cannot have {} bytes", bytes));
+  }
+  retire_put(account, put_id, bytes);
   return Status::ok();
 }
 
@@ -336,10 +348,14 @@ void LedgerBook::give_back(AccountId account, std::uint64_t reserved) {
 
 void LedgerBook::abandon(AccountId account, std::uint64_t reserved, const PutId& put_id) {
   give_back(account, reserved);
+  retire_put(account, put_id, reserved);
+}
+
+void LedgerBook::retire_put(AccountId account, const PutId& put_id, std::uint64_t bytes) {
   EntryRecord record;
   record.account = account;
   record.put_id = put_id;
-  record.bytes = reserved;
+  record.bytes = bytes;
   retire(new_slot(record));
 }
 

@@ -63,6 +63,7 @@ class LedgerBook {
   [[nodiscard]] const Usage& usage(AccountId account) const { return pool(account).usage; }
 
   Status add(const EntryRecord& record);
+  Status add_abandoned(AccountId account, const PutId& put_id, std::uint64_t bytes);
   Status erase(AccountId account, const CacheId& id, const PutId& put_id);
   [[nodiscard]] std::optional<EntryRecord> find(AccountId account, const CacheId& id) const;
   bool touch(AccountId account, const CacheId& id, std::uint64_t now_ms);
@@ -149,6 +150,7 @@ class LedgerBook {
   }
   [[nodiscard]] SlotIndex indexed(AccountId account, const CacheId& id) const;
   [[nodiscard]] SlotIndex live(AccountId account, const CacheId& id) const;
+  [[nodiscard]] bool believable_size(std::uint64_t bytes) const;
   [[nodiscard]] Result<SlotIndex> live_or_not_found(AccountId account, const CacheId& id) const;
   SlotIndex new_slot(const EntryRecord& record);
   void free_slot(SlotIndex slot);
@@ -160,6 +162,7 @@ class LedgerBook {
   void leave(SlotIndex slot);
   // Out of the index for good: held or released.
   void retire(SlotIndex slot);
+  void retire_put(AccountId account, const PutId& put_id, std::uint64_t bytes);  // of a put without an entry
   void release(SlotIndex slot);
   void mark_dirty(SlotIndex slot);
   void rank(Slot& slot);

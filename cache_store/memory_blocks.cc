@@ -19,15 +19,20 @@ class MemorySource final : public BlockSource {
   MemorySource(std::weak_ptr<const MemoryBlocks> blocks, std::function<Status()> progress)
       : blocks_(std::move(blocks)), progress_(std::move(progress)) {}
 
-  Status read(const BlockRef& ref, std::span<std::byte> into) override {
+  Status read(const BlockRef& ref, std::span<std::byte> into) override { return fetch(ref, into, nullptr); }
+  Status read_with(const BlockRef& ref, std::span<std::byte> into, BlockWork& work) override {
+    return fetch(ref, into, &work);
+  }
+
+ private:
+  Status fetch(const BlockRef& ref, std::span<std::byte> into, BlockWork* work) {
     const auto blocks = blocks_.lock();
     const Status status =
-        blocks ? blocks->read(ref, into) : Status::not_found(fmt::format("{} has gone", describe(ref)));
+        blocks ? blocks->read(ref, into, work) : Status::not_found(fmt::format("{} has gone", describe(ref)));
     FINCHKV_RETURN_IF_ERROR(progress_());  // first: it says why blocks may have gone
     return status;
   }
 
- private:
   std::weak_ptr<const MemoryBlocks> blocks_;
   std::function<Status()> progress_;
 };
@@ -49,7 +54,7 @@ Result<std::shared_ptr<const MemoryBlocks>> MemoryBlocks::copy_of(const EncodedE
   return std::shared_ptr<const MemoryBlocks>(std::move(out));
 }
 
-Status MemoryBlocks::read(const BlockRef& ref, std::span<std::byte> into) const {
+Status MemoryBlocks::read(const BlockRef& ref, std::span<std::byte> into, BlockWork* work) const {
   if (ref.ordinal >= blocks_.size()) return Status::not_found(fmt::format("{} is missing", describe(ref)));
   std::span<const std::byte> left = blocks_[ref.ordinal];
   if (left.size() != into.size()) {
@@ -63,6 +68,7 @@ Status MemoryBlocks::read(const BlockRef& ref, std::span<std::byte> into) const 
     hasher.update({at, bytes});
     left = left.subspan(bytes);
     at += bytes;
+    if (work != nullptr) work->arrived(into.size() - left.size());
   }
   if (hasher.digest() != ref.digest) return Status::corrupt(fmt::format("{} does not match its digest", describe(ref)));
   return Status::ok();

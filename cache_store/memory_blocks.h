@@ -20,8 +20,8 @@ class MemoryBlocks {
   /// A copy of its own. resource_exhausted when there is no memory.
   [[nodiscard]] static Result<std::shared_ptr<const MemoryBlocks>> copy_of(const EncodedEntry& entry);
 
-  /// As BlockSource::read().
-  [[nodiscard]] Status read(const BlockRef& ref, std::span<std::byte> into) const;
+  /// As BlockSource::read(), and read_with() where there is work.
+  [[nodiscard]] Status read(const BlockRef& ref, std::span<std::byte> into, BlockWork* work = nullptr) const;
 
  private:
   MemoryBlocks() = default;

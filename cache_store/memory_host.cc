@@ -30,8 +30,7 @@ Result<std::unique_ptr<Store>> MemoryHost::view(Tenant tenant, ViewOptions optio
 }
 
 Status MemoryHost::set_settings(const StoreSettings& settings) {
-  FINCHKV_RETURN_IF_ERROR(settings.validate());
-  limits_->set(settings);
+  FINCHKV_RETURN_IF_ERROR(limits_->set(settings));
   return ledger().trim(unix_ms_now(), remover());
 }
 
@@ -97,6 +96,7 @@ Result<std::optional<FoundInMemory>> MemoryHost::commit(NewEntry put, Reservatio
     const MemoryEntry* const now = entry_of(put.owner, put.id);
     if (now != nullptr && now->head->put_id != put.before) return out;
     FINCHKV_ASSIGN_OR_RETURN(const EntryRecord record, reservation.commit(put.record));
+    if (put.in_front) erase(*put.in_front, put.id);
     blocks_[record.put_id] = std::move(put.blocks);
     owners_[put.owner][put.id] = put.entry;
     put_bytes_ += record.bytes;
@@ -116,13 +116,18 @@ Status MemoryHost::change(const FoundInMemory& found, const std::function<Status
 bool MemoryHost::remove(std::string_view owner, const CacheId& id) {
   {
     const std::lock_guard lock(mutex_);
-    const MemoryEntry* const entry = entry_of(owner, id);
-    if (entry == nullptr) return false;
-    // Not in the ledger when it was being evicted at this moment.
-    (void)ledger().erase(account(owner), id, entry->head->put_id).is_ok();
-    owners_.find(owner)->second.erase(id);
+    if (!erase(owner, id)) return false;
   }
   delete_released();
+  return true;
+}
+
+bool MemoryHost::erase(std::string_view owner, const CacheId& id) {
+  const MemoryEntry* const entry = entry_of(owner, id);
+  if (entry == nullptr) return false;
+  // Not in the ledger when it was being evicted at this moment.
+  (void)ledger().erase(account(owner), id, entry->head->put_id).is_ok();
+  owners_.find(owner)->second.erase(id);
   return true;
 }
 
@@ -211,6 +216,15 @@ void MemoryHost::note_hit(const FoundInMemory& found) {
 Result<ScrubReport> MemoryHost::scrub(const ScrubOptions& options) {
   ScrubReport report;
   const ScrubPace pace(options);
+  if (options.only) {
+    for (const CacheId& id : *options.only) {
+      auto found = find(options.tenant, id);
+      if (!found) found = find(kSharedOwner, id);
+      if (found) scrub_one(*found, report);
+      if (!pace.keep(report.bytes)) break;
+    }
+    return report;
+  }
   std::vector<std::string> owners;
   {
     const std::lock_guard lock(mutex_);

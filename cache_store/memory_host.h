@@ -70,7 +70,8 @@ class MemoryHost final : public StoreHost, public std::enable_shared_from_this<M
     const Tenant* tenant = nullptr;  ///< null for shared entries
     std::string owner;
     CacheId id;
-    std::optional<PutId> before;  ///< the put that it may replace
+    std::optional<PutId> before;          ///< the put that it may replace
+    std::optional<std::string> in_front;  ///< whose entry of the same id goes in the same step, if there is one
     MemoryEntry entry;
     std::shared_ptr<const MemoryBlocks> blocks;
     EntryRecord record;
@@ -102,6 +103,7 @@ class MemoryHost final : public StoreHost, public std::enable_shared_from_this<M
   void delete_puts(std::span<const Removal> removals);
   void scrub_one(const FoundInMemory& found, ScrubReport& report);
   // Under the mutex.
+  bool erase(std::string_view owner, const CacheId& id);
   [[nodiscard]] MemoryEntry* entry_of(std::string_view owner, const CacheId& id);
   [[nodiscard]] std::optional<FoundInMemory> found(std::string_view owner, const CacheId& id, const MemoryEntry& entry,
                                                    std::uint64_t now_ms);

@@ -7,59 +7,50 @@
 #include "cache_store/label.h"
 #include "cache_store/layer_stream.h"
 #include "cache_store/memory_host.h"
-#include "cache_store/packed_entry.h"
 #include "cache_store/store_common.h"
-#include "cache_store/tenant_standing.h"
+#include "cache_store/tenant_view.h"
 
 namespace finchkv::cache_store {
 namespace {
 
-class MemoryView final : public Store {
+class MemoryView final : public TenantView {
  public:
-  MemoryView(std::shared_ptr<MemoryHost> host, Tenant tenant, ViewOptions options)
-      : host_(std::move(host)), as_(std::move(tenant), std::move(options)) {}
+  MemoryView(std::shared_ptr<MemoryHost> host, TenantStanding as) : TenantView(std::move(as)), host_(std::move(host)) {}
 
-  Result<EntryInfo> put(const PutRequest& request) override;
-  Result<EntryInfo> put_packed(const PackedEntry& entry, const PutOptions& options) override;
   Result<EntryInfo> find(const CacheId& id) override;
   Result<std::unique_ptr<EntryStream>> stream(const CacheId& id) override;
-  Result<std::vector<std::vector<std::uint32_t>>> read_origins(const CacheId& id) override;
-  Result<std::vector<std::int32_t>> read_document_tokens(const CacheId& id) override;
-  Result<PackedEntry> read_packed(const CacheId& id) override;
-  Status verify(const CacheId& id) override;
   Status remove(const CacheId& id) override;
   Status set_label(const CacheId& id, const std::string& label) override;
   Status set_pinned(const CacheId& id, bool pinned) override;
   Status set_expiry(const CacheId& id, std::uint64_t unix_ms) override;
   Result<std::uint64_t> rewrap_keys() override;
-  Result<EntryPage> list(const std::optional<CacheId>& after, std::size_t limit) override;
-  Result<CacheId> resolve_prefix(std::string_view hex_prefix) override;
-  Result<StoreStats> stats() override { return sum_of_list(*this); }
-  const Tenant& tenant() const override { return as_.tenant(); }
 
  private:
-  [[nodiscard]] std::vector<std::string> owners() const;
+  Status prepare_to_write() override { return Status::ok(); }
+  Result<std::optional<EntryInfo>> existing(const std::string& owner, const CacheId& id) override;
+  Result<EntryInfo> store(const PackedEntry& packed, const PutOptions& options) override;
+  Status read_blocks(const CacheId& id, Which which, const UseReader& use) override;
+  Result<EntryPage> list_under(const std::string& owner, const std::optional<CacheId>& after,
+                               std::size_t limit) override;
+  Result<std::vector<CacheId>> ids_under(const std::string& owner, const IdPrefix& prefix) override;
+
+  [[nodiscard]] bool may_look_under(const std::string& owner) const;
   Result<EntryInfo> info_of(const FoundInMemory& found) const;
   Status readable(const FoundInMemory& found) const;
-  Result<FoundInMemory> look_up(const CacheId& id);
-  Result<std::optional<EntryInfo>> existing(std::string_view owner, const CacheId& id);
-  Result<EntryReader> open(const FoundInMemory& found, BlockSource& source) const;
-  template <typename Read>
-  auto read_entry(const CacheId& id, const Read& read)
-      -> decltype(read(std::declval<const EntryReader&>(), std::declval<BlockSource&>()));
-  Result<EntryInfo> store(const PackedEntry& packed, const PutOptions& options);
+  Result<FoundInMemory> look_up_under(const std::string& owner, const CacheId& id);
+  Result<FoundInMemory> look_up(const CacheId& id, Which which);
+  Status use_found(const FoundInMemory& found, const UseReader& use, bool& leased);
+  Result<std::unique_ptr<EntryStream>> start_stream(const CacheId& id, Which which);
   Result<std::optional<FoundInMemory>> try_store(const PackedEntry& packed, const PutOptions& options,
                                                  const CacheId& id, const std::optional<PutId>& before);
   Result<FoundInMemory> own_to_change(const CacheId& id);
 
   std::shared_ptr<MemoryHost> host_;
-  TenantStanding as_;
 };
 
-// Where this tenant finds entries, its own first. Another's name gives no way to what stands under it.
-std::vector<std::string> MemoryView::owners() const {
-  if (!host_->is_tenant(as_.tenant())) return {std::string(kSharedOwner)};
-  return {as_.tenant().name, std::string(kSharedOwner)};
+// Another's name gives no way to what stands under it.
+bool MemoryView::may_look_under(const std::string& owner) const {
+  return owner == kSharedOwner || host_->is_tenant(tenant());
 }
 
 Result<EntryInfo> MemoryView::info_of(const FoundInMemory& found) const {
@@ -84,116 +75,82 @@ Status MemoryView::readable(const FoundInMemory& found) const {
   return about_entry(found.id, as_.may_serve(found.owner, found.entry.head->sealed));
 }
 
-Result<FoundInMemory> MemoryView::look_up(const CacheId& id) {
-  for (const std::string& owner : owners()) {
-    auto found = host_->find(owner, id);
-    if (!found) continue;
-    FINCHKV_RETURN_IF_ERROR(readable(*found));
-    return *std::move(found);
-  }
-  return no_such_entry(id);
+Result<FoundInMemory> MemoryView::look_up_under(const std::string& owner, const CacheId& id) {
+  auto found = may_look_under(owner) ? host_->find(owner, id) : std::nullopt;
+  if (!found) return no_such_entry(id);
+  FINCHKV_RETURN_IF_ERROR(readable(*found));
+  return *std::move(found);
 }
 
-Result<EntryReader> MemoryView::open(const FoundInMemory& found, BlockSource& source) const {
-  return EntryReader::open(*found.entry.head, as_.ids_of(found.owner).name, as_.keys_of(found.owner), source);
+Result<FoundInMemory> MemoryView::look_up(const CacheId& id, Which which) {
+  return choose<FoundInMemory>(
+      which, [&] { return look_up_under(tenant().name, id); },
+      [&] { return look_up_under(std::string(kSharedOwner), id); });
+}
+
+Status MemoryView::use_found(const FoundInMemory& found, const UseReader& use, bool& leased) {
+  FINCHKV_ASSIGN_OR_RETURN(const auto source, host_->open_source(found));
+  leased = true;
+  FINCHKV_ASSIGN_OR_RETURN(const EntryReader reader, EntryReader::open(*found.entry.head, as_.ids_of(found.owner).name,
+                                                                       as_.keys_of(found.owner), *source));
+  return use(found.owner, reader, *source);
 }
 
 // Between look-up and lease the entry may have been replaced or removed: then what is there now counts.
-template <typename Read>
-auto MemoryView::read_entry(const CacheId& id, const Read& read)
-    -> decltype(read(std::declval<const EntryReader&>(), std::declval<BlockSource&>())) {
+Status MemoryView::read_blocks(const CacheId& id, Which which, const UseReader& use) {
   for (;;) {
-    FINCHKV_ASSIGN_OR_RETURN(const FoundInMemory found, look_up(id));
-    auto source = host_->open_source(found);
-    if (source.status().code() == StatusCode::kNotFound) continue;
-    if (!source.is_ok()) return about_entry(id, source.status());
-    const auto reader = open(found, **source);
-    if (!reader.is_ok()) return about_entry(id, reader.status());
-    auto result = read(*reader, **source);
-    if (!result.is_ok()) return about_entry(id, result.status());
-    return result;
+    FINCHKV_ASSIGN_OR_RETURN(const FoundInMemory found, look_up(id, which));
+    bool leased = false;
+    const Status status = use_found(found, use, leased);
+    if (status.is_ok()) return status;
+    const bool changed = !leased || host_->put_of(found.owner, id) != found.record.put_id;
+    if (status.code() == StatusCode::kNotFound && changed) continue;
+    const bool own_damaged = status.code() == StatusCode::kCorrupt && found.owner != kSharedOwner;
+    // Only the blocks showed it.
+    if (own_damaged && which == Which::kSound && read_blocks(id, Which::kShared, use).is_ok()) return Status::ok();
+    return about_entry(id, status);
   }
 }
 
 Result<EntryInfo> MemoryView::find(const CacheId& id) {
-  const auto found = look_up(id);
+  const auto found = look_up(id, Which::kSound);
   host_->note_lookup(found.status().code() != StatusCode::kNotFound);
   if (!found.is_ok()) return found.status();
   return info_of(*found);
 }
 
 Result<std::unique_ptr<EntryStream>> MemoryView::stream(const CacheId& id) {
-  for (;;) {
-    const auto found = look_up(id);
-    auto source = found.is_ok() ? host_->open_source(*found) : found.status();
-    if (found.is_ok() && source.status().code() == StatusCode::kNotFound) continue;  // replaced at this moment
-    host_->note_lookup(found.status().code() != StatusCode::kNotFound);
-    if (!source.is_ok()) return about_entry(id, source.status());
-    auto reader = open(*found, **source);
-    if (!reader.is_ok()) return about_entry(id, reader.status());
-    FINCHKV_ASSIGN_OR_RETURN(EntryInfo info, info_of(*found));
-    host_->note_hit(*found);
-    auto more = [host = host_.get(), found = *found] { return host->open_source(found); };
-    auto layers = make_layer_stream(std::move(info), *std::move(reader), *std::move(source), more, &host_->pool());
-    // A lease keeps blocks from going, so there is nothing to begin again for.
-    return make_entry_stream(host_, std::move(layers), [id] { return no_such_entry(id); });
-  }
+  auto layers = start_stream(id, Which::kSound);
+  host_->note_lookup(layers.status().code() != StatusCode::kNotFound);
+  if (!layers.is_ok()) return layers.status();
+  // A lease keeps blocks from going, so there is nothing to begin again for but damage. A view of its own, which may
+  // outlive this one.
+  RestartStream again = [view = std::make_shared<MemoryView>(host_, as_), id,
+                         own = (*layers)->info().sharing == Sharing::kPrivate](const Status& why) {
+    auto shared = own ? view->start_stream(id, Which::kShared) : no_such_entry(id);
+    return shared.is_ok() ? std::move(shared) : about_entry(id, why);
+  };
+  return make_entry_stream(host_, *std::move(layers), std::move(again));
 }
 
-Result<std::vector<std::vector<std::uint32_t>>> MemoryView::read_origins(const CacheId& id) {
-  return read_entry(id, [](const EntryReader& reader, BlockSource& blocks) { return reader.read_origins(blocks); });
+Result<std::unique_ptr<EntryStream>> MemoryView::start_stream(const CacheId& id, Which which) {
+  std::unique_ptr<EntryStream> stream;
+  FINCHKV_RETURN_IF_ERROR(
+      read_blocks(id, which, [&](std::string_view owner, const EntryReader& reader, BlockSource&) -> Status {
+        FINCHKV_ASSIGN_OR_RETURN(const FoundInMemory found, look_up_under(std::string(owner), id));
+        if (found.record.put_id != reader.head().put_id) return no_such_entry(id);
+        FINCHKV_ASSIGN_OR_RETURN(auto source, host_->open_source(found));
+        FINCHKV_ASSIGN_OR_RETURN(EntryInfo info, info_of(found));
+        host_->note_hit(found);
+        auto more = [host = host_.get(), found] { return host->open_source(found); };
+        stream = make_layer_stream(std::move(info), reader, std::move(source), more, &host_->pool());
+        return Status::ok();
+      }));
+  return stream;
 }
 
-Result<std::vector<std::int32_t>> MemoryView::read_document_tokens(const CacheId& id) {
-  FINCHKV_ASSIGN_OR_RETURN(const FoundInMemory found, look_up(id));
-  if (!found.entry.head->has_document_tokens) {
-    return about_entry(id, Status::not_found("it was stored without its document"));
-  }
-  return read_entry(id, [&](const EntryReader& reader, BlockSource& blocks) {
-    return reader.read_document_tokens(as_.ids_of(found.owner), blocks);
-  });
-}
-
-Result<PackedEntry> MemoryView::read_packed(const CacheId& id) {
-  return read_entry(id, [](const EntryReader& reader, BlockSource& blocks) { return reader.read_packed(blocks); });
-}
-
-Status MemoryView::verify(const CacheId& id) {
-  return read_entry(id,
-                    [&](const EntryReader& reader, BlockSource& blocks) -> Result<bool> {
-                      const bool own = cache_id(reader.head().identity, tenant()) == id;
-                      FINCHKV_RETURN_IF_ERROR(reader.verify(as_.ids_of(own ? tenant().name : kSharedOwner), blocks));
-                      return true;
-                    })
-      .status();
-}
-
-Result<EntryInfo> MemoryView::put(const PutRequest& request) {
-  const std::string owner = as_.owner_for(request.sharing);
-  FINCHKV_RETURN_IF_ERROR(check_put(request, as_.ids_of(owner)));
-  FINCHKV_RETURN_IF_ERROR(as_.may_change(owner));
-  const CacheId id = cache_id(request.identity, as_.ids_of(owner));
-  if (request.if_exists == IfExists::kKeep) {  // before it is packed for nothing
-    FINCHKV_ASSIGN_OR_RETURN(auto there, existing(owner, id));
-    if (there) return *std::move(there);
-  }
-  const auto packed = pack_entry(request);
-  if (!packed.is_ok()) return about_entry(id, packed.status());
-  return store(*packed, request);
-}
-
-Result<EntryInfo> MemoryView::put_packed(const PackedEntry& entry, const PutOptions& options) {
-  FINCHKV_RETURN_IF_ERROR(check_label(options.label));
-  if (const Status sound = check_packed(entry, as_.ids_of(as_.owner_for(options.sharing))); !sound.is_ok()) {
-    return Status::invalid_argument("the packed entry cannot be stored: " + sound.message());
-  }
-  FINCHKV_RETURN_IF_ERROR(as_.may_change(as_.owner_for(options.sharing)));
-  return store(entry, options);
-}
-
-// What is there already and is to stay: nullopt for nothing, or for what is damaged or in quarantine.
-Result<std::optional<EntryInfo>> MemoryView::existing(std::string_view owner, const CacheId& id) {
-  if (owner != kSharedOwner && !host_->is_tenant(tenant())) return wrong_tenant_key(tenant());
+Result<std::optional<EntryInfo>> MemoryView::existing(const std::string& owner, const CacheId& id) {
+  if (!may_look_under(owner)) return wrong_tenant_key(tenant());
   const auto found = host_->find(owner, id);
   if (!found || !readable(*found).is_ok()) return std::optional<EntryInfo>();
   auto info = info_of(*found);
@@ -238,6 +195,10 @@ Result<std::optional<FoundInMemory>> MemoryView::try_store(const PackedEntry& pa
   put.owner = owner;
   put.id = id;
   put.before = before;
+  // The default tenant's own entry would hide the shared one that is to take its place.
+  if (owner == kSharedOwner && options.if_exists == IfExists::kReplace && may_look_under(tenant().name)) {
+    put.in_front = tenant().name;
+  }
   FINCHKV_ASSIGN_OR_RETURN(put.blocks, MemoryBlocks::copy_of(encoded));
   put.entry.label = options.label;
   if (keys != nullptr) {
@@ -256,8 +217,8 @@ Result<std::optional<FoundInMemory>> MemoryView::try_store(const PackedEntry& pa
 }
 
 Status MemoryView::remove(const CacheId& id) {
-  for (const std::string& owner : owners()) {
-    if (!host_->put_of(owner, id)) continue;
+  for (const std::string& owner : {tenant().name, std::string(kSharedOwner)}) {
+    if (!may_look_under(owner) || !host_->put_of(owner, id)) continue;
     FINCHKV_RETURN_IF_ERROR(about_entry(id, as_.may_change(owner)));
     if (host_->remove(owner, id)) return Status::ok();
   }
@@ -265,7 +226,7 @@ Status MemoryView::remove(const CacheId& id) {
 }
 
 Result<FoundInMemory> MemoryView::own_to_change(const CacheId& id) {
-  FINCHKV_ASSIGN_OR_RETURN(FoundInMemory found, look_up(id));
+  FINCHKV_ASSIGN_OR_RETURN(FoundInMemory found, look_up(id, Which::kFirst));
   FINCHKV_RETURN_IF_ERROR(about_entry(id, as_.may_change(found.owner)));
   return found;
 }
@@ -316,11 +277,11 @@ Result<std::uint64_t> MemoryView::rewrap_keys() {
   }
 }
 
-Result<EntryPage> MemoryView::list(const std::optional<CacheId>& after, std::size_t limit) {
-  FINCHKV_RETURN_IF_ERROR(check_page_limit(limit));
+Result<EntryPage> MemoryView::list_under(const std::string& owner, const std::optional<CacheId>& after,
+                                         std::size_t limit) {
   EntryPage page;
-  if (!host_->is_tenant(tenant())) return page;
-  auto found = host_->find_from(tenant().name, after.value_or(CacheId{}), after.has_value(), limit + 1);
+  if (!may_look_under(owner)) return page;
+  auto found = host_->find_from(owner, after.value_or(CacheId{}), after.has_value(), limit + 1);
   if (found.size() > limit) {
     found.pop_back();
     page.next = found.back().id;
@@ -336,20 +297,19 @@ Result<EntryPage> MemoryView::list(const std::optional<CacheId>& after, std::siz
   return page;
 }
 
-Result<CacheId> MemoryView::resolve_prefix(std::string_view hex_prefix) {
-  FINCHKV_ASSIGN_OR_RETURN(const IdPrefix prefix, IdPrefix::parse(hex_prefix));
+Result<std::vector<CacheId>> MemoryView::ids_under(const std::string& owner, const IdPrefix& prefix) {
   std::vector<CacheId> matches;
-  if (!host_->is_tenant(tenant())) return prefix.choose(matches);
-  for (const FoundInMemory& one : host_->find_from(tenant().name, prefix.lowest(), false, IdPrefix::kEnough + 1)) {
+  if (!may_look_under(owner)) return matches;
+  for (const FoundInMemory& one : host_->find_from(owner, prefix.lowest(), false, IdPrefix::kEnough + 1)) {
     if (prefix.matches(one.id)) matches.push_back(one.id);
   }
-  return prefix.choose(matches);
+  return matches;
 }
 
 }  // namespace
 
 std::unique_ptr<Store> make_memory_view(std::shared_ptr<MemoryHost> host, Tenant tenant, ViewOptions options) {
-  return std::make_unique<MemoryView>(std::move(host), std::move(tenant), std::move(options));
+  return std::make_unique<MemoryView>(std::move(host), TenantStanding(std::move(tenant), std::move(options)));
 }
 
 }  // namespace finchkv::cache_store

@@ -123,15 +123,27 @@ class RocksDbSource : public BlockSource {
   RocksDbSource(std::shared_ptr<Database> database, SourceOptions options)
       : database_(std::move(database)), options_(std::move(options)) {}
 
-  Status read(const BlockRef& ref, std::span<std::byte> into) final {
-    const Status fetched = fetch(ref, into);
+  Status read(const BlockRef& ref, std::span<std::byte> into) final { return use(fetch(ref, into, nullptr)); }
+  Status read_with(const BlockRef& ref, std::span<std::byte> into, BlockWork& work) final {
+    return use(fetch(ref, into, &work));
+  }
+
+ protected:
+  virtual Status fetch(const BlockRef& ref, std::span<std::byte> into, BlockWork* work) = 0;
+
+  // All of a block stands at its place, whatever stood there before.
+  static Status worked(std::span<std::byte> into, BlockWork* work) {
+    if (work == nullptr) return Status::ok();
+    work->again();
+    work->arrived(into.size());
+    return Status::ok();
+  }
+
+  Status use(const Status& fetched) const {
     if (options_.before_use)
       FINCHKV_RETURN_IF_ERROR(options_.before_use());  // first: it says why a block may have gone
     return fetched;
   }
-
- protected:
-  virtual Status fetch(const BlockRef& ref, std::span<std::byte> into) = 0;
 
   Status failed(const rocksdb::Status& status, const BlockRef& ref) const {
     // A reader opens files when it needs them, and the writer may have removed one.
@@ -148,14 +160,14 @@ class SmallSource final : public RocksDbSource {
   using RocksDbSource::RocksDbSource;
 
  private:
-  Status fetch(const BlockRef& ref, std::span<std::byte> into) override {
+  Status fetch(const BlockRef& ref, std::span<std::byte> into, BlockWork* work) override {
     rocksdb::PinnableSlice value;
     const rocksdb::Status status =
         database_->db->Get(block_read_options(), database_->blocks, block_key(options_.put_id, ref.ordinal), &value);
     if (!status.ok()) return failed(status, ref);
     FINCHKV_RETURN_IF_ERROR(check_block(ref, value.size(), block_digest(as_bytes_of(value))));
     if (!into.empty()) std::memcpy(into.data(), value.data(), into.size());
-    return Status::ok();
+    return worked(into, work);
   }
 };
 
@@ -164,28 +176,28 @@ class TableSource final : public RocksDbSource {
   using RocksDbSource::RocksDbSource;
 
  private:
-  Status fetch(const BlockRef& ref, std::span<std::byte> into) override {
+  Status fetch(const BlockRef& ref, std::span<std::byte> into, BlockWork* work) override {
     rocksdb::ColumnFamilyHandle* const family = database_->table_family(options_.put_id);
     if (family == nullptr) return missing(ref);
     const std::string key = block_key(options_.put_id, ref.ordinal);
-    if (into.size() < DirectRead::kSmallest) return fetch_checked(*family, key, ref, into);
+    if (into.size() < DirectRead::kSmallest) return fetch_checked(*family, key, ref, into, work);
     // One for each block: an iterator looks again at the key where it stands, which is in memory of the caller's.
     const auto it = iterate_blocks(*database_, family, Checked::kAround);
-    DirectRead direct(key, into, hasher_);
+    DirectRead direct(key, into, hasher_, work);
     it->Seek(key);
-    if (direct.irregular()) return fetch_checked(*family, key, ref, into);
+    if (direct.irregular()) return fetch_checked(*family, key, ref, into, work);
     FINCHKV_RETURN_IF_ERROR(check_position(*it, key, ref));
     const rocksdb::Slice value = it->value();
     if (const auto digest = direct.took(value.data(), value.size())) return check_block(ref, value.size(), *digest);
-    return copy_checked(ref, value, into);
+    return copy_checked(ref, value, into, work);
   }
 
   Status fetch_checked(rocksdb::ColumnFamilyHandle& family, const std::string& key, const BlockRef& ref,
-                       std::span<std::byte> into) {
+                       std::span<std::byte> into, BlockWork* work) {
     const auto it = iterate_blocks(*database_, &family);
     it->Seek(key);
     FINCHKV_RETURN_IF_ERROR(check_position(*it, key, ref));
-    return copy_checked(ref, it->value(), into);
+    return copy_checked(ref, it->value(), into, work);
   }
 
   Status check_position(const rocksdb::Iterator& it, const std::string& key, const BlockRef& ref) const {
@@ -193,11 +205,12 @@ class TableSource final : public RocksDbSource {
     return it.Valid() && it.key() == rocksdb::Slice(key) ? Status::ok() : missing(ref);
   }
 
-  static Status copy_checked(const BlockRef& ref, const rocksdb::Slice& value, std::span<std::byte> into) {
+  static Status copy_checked(const BlockRef& ref, const rocksdb::Slice& value, std::span<std::byte> into,
+                             BlockWork* work) {
     FINCHKV_RETURN_IF_ERROR(check_block(ref, value.size(), block_digest(as_bytes_of(value))));
     // The value may lie across its place, where a table of another form put it.
     if (!into.empty()) std::memmove(into.data(), value.data(), into.size());
-    return Status::ok();
+    return worked(into, work);
   }
 
   BlockHasher hasher_;

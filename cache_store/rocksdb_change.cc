@@ -13,23 +13,19 @@ Status RocksDbView::remove(const CacheId& id) {
   {
     const std::lock_guard lock(host_->entry_mutex(id));
     std::string owner = as_.tenant().name;
-    FINCHKV_ASSIGN_OR_RETURN(const bool may_own, owns_its_name());
-    FINCHKV_ASSIGN_OR_RETURN(Record record, host_->read_record(head_key(owner, id)));
-    if (!record || !may_own) {
+    FINCHKV_ASSIGN_OR_RETURN(const bool may_own, may_look_under(owner));
+    FINCHKV_ASSIGN_OR_RETURN(RocksDbHost::EntryRecords there, host_->read_records(owner, id));
+    if (!there.head || !may_own) {
       owner = kSharedOwner;
-      FINCHKV_ASSIGN_OR_RETURN(record, host_->read_record(head_key(owner, id)));
+      FINCHKV_ASSIGN_OR_RETURN(there, host_->read_records(owner, id));
     }
-    if (!record) return no_such_entry(id);
+    if (!there.head) return no_such_entry(id);
     FINCHKV_RETURN_IF_ERROR(about_entry(id, as_.may_change(owner)));
-    FINCHKV_ASSIGN_OR_RETURN(const auto access, host_->read_access(owner, id));
-    const auto head = decode(owner, id, *record);
-    if (head.is_ok()) host_->note_layout(*head);
     rocksdb::WriteBatch batch;
-    batch.Delete(head_key(owner, id)).PermitUncheckedError();
-    batch.Delete(access_key(owner, id)).PermitUncheckedError();
+    host_->add_removal(owner, id, there.head, batch);
     FINCHKV_RETURN_IF_ERROR(about_entry(id, host_->write(batch, true, "removing an entry")));
     // Not in the ledger when it was being evicted at this moment.
-    if (access) (void)host_->ledger().erase(host_->account(owner), id, access->put_id).is_ok();
+    if (there.access) (void)host_->ledger().erase(host_->account(owner), id, there.access->put_id).is_ok();
   }
   host_->delete_released();
   return Status::ok();
@@ -39,14 +35,12 @@ Status RocksDbView::change_access(const CacheId& id, std::string_view doing,
                                   const std::function<Status(const std::string& owner, AccessRecord&)>& change) {
   FINCHKV_RETURN_IF_ERROR(host_->prepare_to_write());
   const std::lock_guard lock(host_->entry_mutex(id));
-  FINCHKV_ASSIGN_OR_RETURN(const Found found, look_up(id));
+  FINCHKV_ASSIGN_OR_RETURN(const Found found, look_up(id, Which::kFirst));
   FINCHKV_RETURN_IF_ERROR(about_entry(id, as_.may_change(found.owner)));
   FINCHKV_ASSIGN_OR_RETURN(auto access, host_->read_access(found.owner, id));
   if (!access) return no_such_entry(id);
   FINCHKV_RETURN_IF_ERROR(about_entry(id, change(found.owner, *access)));
-  rocksdb::WriteBatch batch;
-  batch.Put(access_key(found.owner, id), encode_access(*access)).PermitUncheckedError();
-  return about_entry(id, host_->write(batch, true, doing));
+  return about_entry(id, host_->write_access(found.owner, id, *access, true, doing));
 }
 
 Status RocksDbView::set_label(const CacheId& id, const std::string& label) {
@@ -54,7 +48,7 @@ Status RocksDbView::set_label(const CacheId& id, const std::string& label) {
   return change_access(id, "changing a label", [&](const std::string& owner, AccessRecord& access) -> Status {
     access.label = label;
     if (!access.sealed_label) return Status::ok();
-    FINCHKV_ASSIGN_OR_RETURN(const Found found, look_up(id));
+    FINCHKV_ASSIGN_OR_RETURN(const Found found, look_up_under(owner, id));
     FINCHKV_ASSIGN_OR_RETURN(access.label, seal_label(label, found.head, as_.tenant().name, as_.keys_of(owner)));
     return Status::ok();
   });
@@ -92,10 +86,7 @@ Result<std::uint64_t> RocksDbView::rewrap_keys() {
       if (!*renewed) continue;
       const auto record = replace_wrapped_key(as_byte_span(*found->record), (*renewed)->wrapped_key);
       rocksdb::WriteBatch batch;
-      batch
-          .Put(head_key(as_.tenant().name, entry.id),
-               rocksdb::Slice(reinterpret_cast<const char*>(record.data()), record.size()))
-          .PermitUncheckedError();
+      batch.Put(head_key(as_.tenant().name, entry.id), as_text(record)).PermitUncheckedError();
       FINCHKV_RETURN_IF_ERROR(about_entry(entry.id, host_->write(batch, true, "rewrapping a key")));
       ++changed;
     }

@@ -8,6 +8,7 @@
 #include <fmt/format.h>
 
 #include "cache_store/acknowledged.h"
+#include "cache_store/rocksdb_keys.h"
 #include "cache_store/rocksdb_status.h"
 
 namespace finchkv::cache_store {
@@ -30,10 +31,41 @@ bool lacks_family(const rocksdb::Status& status) {
 }
 
 // Recovery up to the first damaged record refuses a torn log once one family has been written to tables past it and
-// another not yet: an opening that was killed in the middle of writing them leaves that. Where the end is cut and no
-// more, the mode that knows cut ends reads it; what was acknowledged is checked afterwards in any case.
+// another not yet: an opening that was killed in the middle of writing them leaves that, and so does an ingested table.
+// Where the end is cut and no more, the mode that knows cut ends reads it; it would also go on with the next log over a
+// hole, which NoHoles looks for; what was acknowledged is checked afterwards in any case.
 bool ahead_of_log(const rocksdb::Status& status) {
   return status.IsCorruption() && status.ToString().find("ahead of WALs") != std::string::npos;
+}
+
+// Every log goes on where the one before it ended. Where that one was cut by damage instead of a crash, there is a
+// hole: its lost writes lie before others that are there, so the last number alone would not show it.
+class NoHoles final : public rocksdb::WalFilter {
+ public:
+  const char* Name() const override { return "FinchkvNoHoles"; }
+  WalProcessingOption LogRecordFound(unsigned long long log, const std::string& /*file*/,
+                                     const rocksdb::WriteBatch& batch, rocksdb::WriteBatch* /*changed*/,
+                                     bool* /*has_changed*/) override {
+    const std::uint64_t end = last_sequence_of(batch) + (batch.Count() == 0 ? 0 : 1);
+    const std::uint64_t first = end - batch.Count();
+    if (log_ != 0 && log != log_ && first > next_) found_ = true;
+    log_ = log;
+    next_ = end;
+    return found_ ? WalProcessingOption::kCorruptedRecord : WalProcessingOption::kContinueProcessing;
+  }
+  [[nodiscard]] bool found() const { return found_; }
+
+ private:
+  unsigned long long log_ = 0;
+  std::uint64_t next_ = 0;
+  bool found_ = false;
+};
+
+Status lost_writes(const std::string& directory, const std::string& how) {
+  return Status::corrupt(fmt::format(
+      "the store {} has lost acknowledged writes: {}, so the log is damaged; restore a backup, or remove {} and open "
+      "it for writing to go on without them",
+      directory, how, kAcknowledgedFile));
 }
 
 void adopt(rocksdb::DB* db, const Handles& handles, Database& to) {
@@ -58,15 +90,14 @@ Status sync_logs(rocksdb::Env& env, const std::string& directory, const FilesSee
 Status check_acknowledged(const Database& database, std::uint64_t acknowledged) {
   const std::uint64_t recovered = database.db->GetLatestSequenceNumber();
   if (recovered >= acknowledged) return Status::ok();
-  return Status::corrupt(fmt::format(
-      "the store {} has lost acknowledged writes: its log ends at {}, {} were acknowledged, so the log is damaged; "
-      "restore a backup, or remove {} to go on without them",
-      database.directory, recovered, acknowledged, kAcknowledgedFile));
+  return lost_writes(database.directory,
+                     fmt::format("its log ends at {}, {} were acknowledged", recovered, acknowledged));
 }
 
-rocksdb::Status open_read_only(const std::string& directory, const OpenKind& kind, Database& to) {
+Status open_read_only(const std::string& directory, const OpenKind& kind, bool whole, Database& to) {
   rocksdb::DBOptions options = database_options(kind);
   rocksdb::Status opened;
+  NoHoles* holes = nullptr;
   bool with_tables = true;
   for (int attempt = 0; attempt < 3; ++attempt) {
     Handles handles;
@@ -80,11 +111,18 @@ rocksdb::Status open_read_only(const std::string& directory, const OpenKind& kin
       with_tables = false;  // a store of format 1
     } else if (ahead_of_log(opened)) {
       options.wal_recovery_mode = rocksdb::WALRecoveryMode::kTolerateCorruptedTailRecords;
+      if (!whole) continue;
+      auto check = std::make_unique<NoHoles>();
+      options.wal_filter = holes = check.get();
+      to.log_check = std::move(check);
     } else {
       break;
     }
   }
-  return opened;
+  if (holes != nullptr && holes->found()) return lost_writes(directory, "what one of its logs lacks, a later one has");
+  // The first opening was killed before it had made all families: there is nothing to read yet.
+  if (lacks_family(opened)) return no_store(directory);
+  return from_rocksdb(opened, directory, "opening it for reading");
 }
 
 }  // namespace
@@ -124,6 +162,7 @@ Result<std::shared_ptr<Database>> open_for_writing(const std::string& directory,
   if (ahead_of_log(opened)) {
     handles.clear();
     options.wal_recovery_mode = rocksdb::WALRecoveryMode::kTolerateCorruptedTailRecords;
+    options.avoid_flush_during_recovery = false;  // a torn end is read once
     opened = rocksdb::DB::Open(options, directory, families(/*with_tables=*/true), &handles, &db);
   }
   if (opened.IsInvalidArgument()) {
@@ -138,7 +177,7 @@ Result<std::shared_ptr<Database>> open_for_writing(const std::string& directory,
 
 Result<std::shared_ptr<Database>> open_for_reading(const std::string& directory, OpenKind kind) {
   kind.reader = true;
-  rocksdb::Status opened;
+  Status opened = Status::ok();
   // The writer may flush, and remove a log, between our reading its manifest and its logs. Then what was opened is
   // thrown away.
   for (int attempt = 0; attempt < 200; ++attempt) {
@@ -148,19 +187,15 @@ Result<std::shared_ptr<Database>> open_for_reading(const std::string& directory,
     next->env = kind.env;
     const std::uint64_t acknowledged = read_acknowledged(directory).sequence;
     FINCHKV_ASSIGN_OR_RETURN(next->seen, look_at_files(directory));
-    opened = open_read_only(directory, kind, *next);
+    opened = open_read_only(directory, kind, acknowledged != 0, *next);
     FINCHKV_ASSIGN_OR_RETURN(const FilesSeen now, look_at_files(directory));
     if (!now.same_state(next->seen)) continue;
-    if (!opened.ok()) break;
+    FINCHKV_RETURN_IF_ERROR(opened);
     FINCHKV_RETURN_IF_ERROR(check_acknowledged(*next, acknowledged));
     return next;
   }
-  if (opened.ok()) {
-    return Status::unavailable(fmt::format("the store {} changes too fast to be read: try again", directory));
-  }
-  // The first opening was killed before it had made all families: there is nothing to read yet.
-  if (lacks_family(opened)) return no_store(directory);
-  return from_rocksdb(opened, directory, "opening it for reading");
+  FINCHKV_RETURN_IF_ERROR(opened);
+  return Status::unavailable(fmt::format("the store {} changes too fast to be read: try again", directory));
 }
 
 }  // namespace finchkv::cache_store

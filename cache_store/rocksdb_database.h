@@ -12,6 +12,7 @@
 #include <string>
 
 #include <rocksdb/db.h>
+#include <rocksdb/wal_filter.h>
 
 #include "base/status.h"
 #include "cache_store/put_id.h"
@@ -23,6 +24,7 @@ namespace finchkv::cache_store {
 struct Database {
   std::string directory;
   std::shared_ptr<rocksdb::Env> env;
+  std::unique_ptr<rocksdb::WalFilter> log_check;  ///< where the opening needed one: RocksDB keeps a pointer to it
   std::unique_ptr<rocksdb::DB> db;
   rocksdb::ColumnFamilyHandle* heads = nullptr;
   rocksdb::ColumnFamilyHandle* blocks = nullptr;

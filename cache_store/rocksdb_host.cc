@@ -45,12 +45,15 @@ Result<std::shared_ptr<StoreHost>> RocksDbHost::open(const std::string& director
 
 RocksDbHost::~RocksDbHost() {
   stop_upkeep();
-  if (is_reader() || !limits_ || write_failed_.load()) return;
+  if (!loaded_whole_ || write_failed_.load()) return;
   delete_released();  // what the last stream kept
   absorb_hits();
   write_dirty();
   write_counters();
-  if (!write_failed_.load()) acknowledged_.note_closed();
+  // Only a store that holds nothing but its entries, whatever becomes of the machine from here on, was closed: any
+  // other is looked through by the next writer.
+  const bool clean = ledger().usage().held == 0 && uncertain_.empty();
+  if (clean && sync_log() && !write_failed_.load()) acknowledged_.note_closed();
 }
 
 Status RocksDbHost::open_writer() {
@@ -64,8 +67,12 @@ Status RocksDbHost::open_writer() {
   // Never "create if missing" over a store: RocksDB would then take a lost CURRENT for a new database.
   FINCHKV_ASSIGN_OR_RETURN(database_,
                            open_for_writing(directory_, {.create = state != DirectoryState::kStore, .env = env_}));
+  const Acknowledged last = read_acknowledged(directory_);
   FINCHKV_RETURN_IF_ERROR(acknowledged_.open(directory_));
-  FINCHKV_RETURN_IF_ERROR(load_records());
+  acknowledged_.sync();  // what a power loss leaves of this writer is to be looked for
+  const bool left_open = state == DirectoryState::kStore && (last.open || last.sequence == 0);
+  FINCHKV_RETURN_IF_ERROR(load_records(left_open));
+  loaded_whole_ = true;
   start_upkeep();
   return Status::ok();
 }
@@ -95,20 +102,24 @@ Result<StoreSettings> RocksDbHost::kept_settings() {
 }
 
 // What the writer keeps in memory of the store.
-Status RocksDbHost::load_records() {
+Status RocksDbHost::load_records(bool left_open) {
   FINCHKV_ASSIGN_OR_RETURN(const StoreSettings settings, kept_settings());
   FINCHKV_ASSIGN_OR_RETURN(limits_, StoreLimits::create(settings));
   FINCHKV_ASSIGN_OR_RETURN(const auto counters, read_record(std::string(kCountersKey)));
   if (counters) loaded_ = decode_counters(*counters).value_or(Counters{});
   noted_counters_ = loaded_;
-  FINCHKV_RETURN_IF_ERROR(load_ledger());
+  FINCHKV_ASSIGN_OR_RETURN(std::vector<PutId> puts, load_ledger());
+  // Best effort: damage is for who reads the entry, and must not keep the others from being read.
+  if (left_open) (void)count_abandoned(std::move(puts)).is_ok();
   absorb_hits();
   // What is over a limit and cannot go (a full disk, pins) is the next put's to hear of.
   (void)ledger().trim(unix_ms_now(), remover()).is_ok();
   return Status::ok();
 }
 
-Status RocksDbHost::load_ledger() {
+// The puts of all entries.
+Result<std::vector<PutId>> RocksDbHost::load_ledger() {
+  std::vector<PutId> puts;
   rocksdb::WriteBatch upgraded;
   auto it = iterate(std::string(kAllAccess), prefix_end(std::string(kAllAccess)));
   for (; it->Valid(); it->Next()) {
@@ -120,24 +131,14 @@ Status RocksDbHost::load_ledger() {
       if (!access) continue;
       upgraded.Put(it->key(), encode_access(*access)).PermitUncheckedError();
     }
-    EntryRecord record;
-    record.account = account(key->owner);
-    record.id = key->id;
-    record.put_id = access->put_id;
-    record.bytes = access->bytes;
-    record.cost_ms = access->cost_ms;
-    record.hits = access->hits;
-    record.last_used_unix_ms = access->last_used_unix_ms;
-    record.created_unix_ms = access->created_unix_ms;
-    record.expires_unix_ms = access->expires_unix_ms;
-    record.ranks = {.in_account = access->rank_in_account, .in_store = access->rank_in_store};
-    record.pinned = access->pinned;
-    FINCHKV_RETURN_IF_ERROR(ledger().add(record));
+    FINCHKV_RETURN_IF_ERROR(ledger().add(ledger_record(account(key->owner), key->id, *access)));
+    puts.push_back(access->put_id);
   }
   FINCHKV_RETURN_IF_ERROR(from_rocksdb(it->status(), directory_, "reading what is known of its entries"));
   if (upgraded.Count() != 0) FINCHKV_RETURN_IF_ERROR(write(upgraded, true, "bringing it to this format"));
   // Older programs would not see what this one writes: from here on they are told so.
-  return ensure_current_format(directory_);
+  FINCHKV_RETURN_IF_ERROR(ensure_current_format(directory_));
+  return puts;
 }
 
 // A record of format 1 gets what its head knows; nullopt for one that stands for nothing.
@@ -160,7 +161,7 @@ Status RocksDbHost::set_settings(const StoreSettings& settings) {
   rocksdb::WriteBatch batch;
   batch.Put(std::string(kSettingsKey), encode_settings(settings)).PermitUncheckedError();
   FINCHKV_RETURN_IF_ERROR(write(batch, true, "keeping its settings"));
-  limits_->set(settings);
+  FINCHKV_RETURN_IF_ERROR(limits_->set(settings));
   return ledger().trim(unix_ms_now(), remover());
 }
 
@@ -213,6 +214,7 @@ Status RocksDbHost::prepare_to_write() {
   if (!write_failed_.load()) return Status::ok();
   Status status = Status::ok();
   writes_.while_resting([&] { status = reopen_writer(); });
+  if (status.is_ok()) settle_uncertain();
   return status;
 }
 
@@ -278,6 +280,27 @@ Result<RocksDbHost::EntryRecords> RocksDbHost::read_records(std::string_view own
   return records;
 }
 
+std::optional<PutId> RocksDbHost::EntryRecords::put_id() const {
+  if (!head) return std::nullopt;
+  if (access) return access->put_id;
+  const auto decoded = decode_head_unbound(bytes_of(*head));
+  return decoded.is_ok() ? decoded->put_id : PutId{};
+}
+
+Status RocksDbHost::write_access(std::string_view owner, const CacheId& id, const AccessRecord& access,
+                                 bool acknowledge, std::string_view doing) {
+  rocksdb::WriteBatch batch;
+  batch.Put(access_key(owner, id), encode_access(access)).PermitUncheckedError();
+  return write(batch, acknowledge, doing);
+}
+
+void RocksDbHost::add_removal(std::string_view owner, const CacheId& id, const std::optional<std::string>& head,
+                              rocksdb::WriteBatch& batch) {
+  if (head) note_layout_of(*head);
+  batch.Delete(head_key(owner, id)).PermitUncheckedError();
+  batch.Delete(access_key(owner, id)).PermitUncheckedError();
+}
+
 Status RocksDbHost::write(rocksdb::WriteBatch& batch, bool acknowledge, std::string_view doing) {
   rocksdb::WriteOptions options;
   options.sync = acknowledge && settings().durability == Durability::kSync;
@@ -304,6 +327,10 @@ Result<Reservation> RocksDbHost::reserve(std::string_view owner, std::uint64_t b
 void RocksDbHost::note_layout(const EntryHead& head) {
   const std::lock_guard lock(claims_mutex_);
   layouts_[head.put_id] = {.count = head.block_count(), .own_table = head.own_table};
+}
+
+void RocksDbHost::note_layout_of(std::string_view head_record) {
+  if (const auto head = decode_head_unbound(bytes_of(head_record)); head.is_ok()) note_layout(*head);
 }
 
 void RocksDbHost::delete_released() { (void)ledger().delete_released(unix_ms_now(), remover()).is_ok(); }
@@ -333,6 +360,7 @@ Status RocksDbHost::remove_entries(std::span<const Removal> removals) {
     if (it == layouts_.end() || !it->second.own_table) small_deleted_bytes_ += removal.bytes;
     if (it != layouts_.end()) layouts_.erase(it);
   }
+  if (reclaim_due()) upkeep_wake_.notify_all();
   return Status::ok();
 }
 
@@ -341,14 +369,9 @@ Result<bool> RocksDbHost::remove_head(const Removal& removal, std::string_view o
   const std::lock_guard lock(entry_mutex(removal.id));
   FINCHKV_ASSIGN_OR_RETURN(const auto access, read_access(owner, removal.id));
   if (!access || access->put_id != removal.put_id) return false;
-  const std::string key = head_key(owner, removal.id);
-  FINCHKV_ASSIGN_OR_RETURN(const auto record, read_record(key));
-  if (record) {
-    if (const auto head = decode_head_unbound(bytes_of(*record)); head.is_ok()) note_layout(*head);
-  }
+  FINCHKV_ASSIGN_OR_RETURN(const auto head, read_record(head_key(owner, removal.id)));
   rocksdb::WriteBatch batch;
-  batch.Delete(key).PermitUncheckedError();
-  batch.Delete(access_key(owner, removal.id)).PermitUncheckedError();
+  add_removal(owner, removal.id, head, batch);
   FINCHKV_RETURN_IF_ERROR(write(batch, true, "removing an entry"));
   return true;
 }
@@ -379,83 +402,6 @@ void RocksDbHost::note_use(std::string_view owner, const CacheId& id, bool hit) 
   if (is_reader()) return spool_lookup(directory_, {.owner = owner, .id = id, .unix_ms = now, .hit = hit});
   note_lookup(hit);
   if (hit && ledger().touch(account(owner), id, now)) write_dirty();
-}
-
-Result<GcReport> RocksDbHost::gc() {
-  FINCHKV_RETURN_IF_ERROR(prepare_to_write());
-  GcReport report;
-  FINCHKV_ASSIGN_OR_RETURN(report.expired, remove_expired());
-  delete_released();
-  const auto database = this->database();
-  // In this order: a put whose blocks are seen is still claimed at the next step, or its head is written by the last.
-  FINCHKV_ASSIGN_OR_RETURN(const std::set<PutId> with_blocks, puts_with_blocks(*database));
-  std::multiset<PutId> claimed;
-  {
-    const std::lock_guard lock(claims_mutex_);
-    claimed = claims_;
-  }
-  FINCHKV_ASSIGN_OR_RETURN(const std::set<PutId> with_heads, puts_with_heads());
-  for (const PutId& put_id : with_blocks) {
-    if (claimed.contains(put_id) || with_heads.contains(put_id)) continue;
-    FINCHKV_ASSIGN_OR_RETURN(const BlockSum sum, sum_blocks(*database, put_id));
-    const BlocksToDelete abandoned{put_id, {}};
-    FINCHKV_RETURN_IF_ERROR(delete_blocks(*database, {&abandoned, 1}));
-    ++report.puts;
-    report.blocks += sum.blocks;
-    report.bytes += sum.bytes;
-    small_deleted_bytes_ += sum.bytes;
-  }
-  if (report.puts != 0) {
-    rocksdb::WriteBatch nothing;  // a synced write carries along the deletes before it
-    nothing.Put(std::string(kCountersKey), encode_counters(counters_now())).PermitUncheckedError();
-    FINCHKV_RETURN_IF_ERROR(write(nothing, true, "removing abandoned blocks"));
-  }
-  if (small_deleted_bytes_.exchange(0) != 0) FINCHKV_RETURN_IF_ERROR(reclaim(*database));
-  return report;
-}
-
-Result<std::set<PutId>> RocksDbHost::puts_with_heads() {
-  std::set<PutId> found;
-  auto it = iterate(std::string(kAllHeads), prefix_end(std::string(kAllHeads)));
-  for (; it->Valid(); it->Next()) {
-    const std::string_view record = it->value().ToStringView();
-    const auto head = decode_head_unbound(bytes_of(record));
-    if (head.is_ok()) {
-      found.insert(head->put_id);
-      continue;
-    }
-    if (head_is_as_written(bytes_of(record))) {
-      // A newer head names blocks that this program cannot see: removing anything would be a guess.
-      return Status(head.status().code(),
-                    fmt::format("nothing was removed from the store {}: a head in it is whole but cannot be read here, "
-                                "and its blocks would look abandoned: {}",
-                                directory_, head.status().message()));
-    }
-    // A damaged head's blocks are found through its access record, and stay until the entry is removed.
-    if (const auto key = parse_entry_key(it->key().ToStringView())) {
-      FINCHKV_ASSIGN_OR_RETURN(const auto access, read_access(key->owner, key->id));
-      if (access) found.insert(access->put_id);
-    }
-  }
-  FINCHKV_RETURN_IF_ERROR(from_rocksdb(it->status(), directory_, "reading all heads"));
-  return found;
-}
-
-Result<std::uint64_t> RocksDbHost::remove_expired() {
-  constexpr std::size_t kAtOnce = 256;
-  std::uint64_t removed = 0;
-  for (;;) {
-    const auto expired = ledger().expired(unix_ms_now(), kAtOnce);
-    for (const EntryRecord& record : expired) {
-      const Removal removal{record.account, record.id, record.put_id, record.bytes};
-      FINCHKV_RETURN_IF_ERROR(remove_head(removal, limits_->owner_of(record.account)).status());
-      // Found again only if a put was faster, and then it is another put's.
-      if (ledger().erase(record.account, record.id, record.put_id).is_ok()) ++removed;
-    }
-    if (expired.size() < kAtOnce) break;
-  }
-  delete_released();
-  return removed;
 }
 
 }  // namespace finchkv::cache_store

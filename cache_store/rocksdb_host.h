@@ -80,19 +80,40 @@ class RocksDbHost : public StoreHost, public std::enable_shared_from_this<RocksD
   struct EntryRecords {
     std::optional<std::string> head;
     std::optional<AccessRecord> access;
+    /// The put under this id, whether or not it can be read; zeros where only damage is left of it.
+    [[nodiscard]] std::optional<PutId> put_id() const;
   };
   [[nodiscard]] Result<EntryRecords> read_records(std::string_view owner, const CacheId& id);
   /// Over the default family's keys from `from` up to `end`.
   [[nodiscard]] HeadIterator iterate(const std::string& from, const std::string& end);
   /// Writes records; with `acknowledge` as durably as the settings promise of a put.
   [[nodiscard]] Status write(rocksdb::WriteBatch& batch, bool acknowledge, std::string_view doing);
+  [[nodiscard]] Status write_access(std::string_view owner, const CacheId& id, const AccessRecord& access,
+                                    bool acknowledge, std::string_view doing);
+  /// Adds that both records of an entry go. `head` is what there is of its head.
+  void add_removal(std::string_view owner, const CacheId& id, const std::optional<std::string>& head,
+                   rocksdb::WriteBatch& batch);
 
   /// Makes a put's blocks durable as far as their head needs it.
   [[nodiscard]] Status write_put(const EncodedEntry& entry);
   /// Room for a put. resource_exhausted.
   [[nodiscard]] Result<Reservation> reserve(std::string_view owner, std::uint64_t bytes);
+  /// A put on its way from its head to its place in the ledger.
+  struct WrittenPut {
+    std::string owner;
+    CacheId id;
+    AccessRecord access;
+    std::optional<Removal> in_front;  ///< whose head went in the same write
+    Reservation room;
+  };
+  /// Books an entry whose head has been written, under its lock: its access record as it stands then.
+  [[nodiscard]] Result<AccessRecord> book(WrittenPut put);
+  /// The same where the head could not be written, or so it seemed: it may be in the log all the same. Bytes stay
+  /// reserved, and blocks where they are, until the database has been opened again and it is known.
+  void keep_uncertain(WrittenPut put);
   /// Remembers how to delete blocks whose head goes, for when nobody reads them any more.
   void note_layout(const EntryHead& head);
+  void note_layout_of(std::string_view head_record);  ///< if it can be read
   /// Deletes blocks that were released: removed, replaced or abandoned, and read by nobody. Best effort: what cannot be
   /// deleted now comes again.
   void delete_released();
@@ -123,13 +144,17 @@ class RocksDbHost : public StoreHost, public std::enable_shared_from_this<RocksD
   Status open_reader();
   Status reopen_writer();
   [[nodiscard]] std::shared_ptr<Database> database();
-  Status load_records();
+  Status load_records(bool left_open);
   Result<StoreSettings> kept_settings();
-  Status load_ledger();
+  Result<std::vector<PutId>> load_ledger();
   Result<std::optional<AccessRecord>> upgrade_access(const EntryKey& key, std::string_view record);
   Remove remover();
   Status remove_entries(std::span<const Removal> removals);
   Result<bool> remove_head(const Removal& removal, std::string_view owner);
+
+  // What no entry names (rocksdb_garbage.cc).
+  Status count_abandoned(std::vector<PutId> known);
+  void settle_uncertain();
   Result<std::set<PutId>> puts_with_heads();
   Result<std::uint64_t> remove_expired();
 
@@ -138,11 +163,14 @@ class RocksDbHost : public StoreHost, public std::enable_shared_from_this<RocksD
   void stop_upkeep();
   void run_upkeep();
   void upkeep_once();
+  void reclaim_small();
+  [[nodiscard]] bool reclaim_due();  // removals have left enough behind to compact at once
   void write_dirty();
   void write_counters();
-  void sync_log();
+  bool sync_log();
   void absorb_hits();
   Counters counters_now();
+  Status scrub_some(const ScrubOptions& options, ScrubReport& report);
   Status scrub_one(const EntryKey& key, std::string_view record, ScrubReport& report);
   Result<bool> quarantine(std::string_view owner, const CacheId& id, const PutId& put_id);
 
@@ -154,6 +182,7 @@ class RocksDbHost : public StoreHost, public std::enable_shared_from_this<RocksD
   std::shared_ptr<rocksdb::Env> env_;
   std::optional<WriterLock> lock_;
   AcknowledgedFile acknowledged_;
+  bool loaded_whole_ = false;  // by a writer
 
   std::mutex database_mutex_;
   std::mutex reopen_mutex_;  // one thread opens, the others find it done
@@ -165,7 +194,8 @@ class RocksDbHost : public StoreHost, public std::enable_shared_from_this<RocksD
 
   std::mutex claims_mutex_;
   std::multiset<PutId> claims_;
-  std::map<PutId, BlockLayout> layouts_;  // of puts without a head that are not deleted yet; under claims_mutex_
+  std::map<PutId, WrittenPut> uncertain_;  // under claims_mutex_
+  std::map<PutId, BlockLayout> layouts_;   // of puts without a head that are not deleted yet; under claims_mutex_
   std::array<std::mutex, kStripes> entry_mutexes_;
 
   Counters loaded_;          // as the store had them when it was opened

@@ -103,6 +103,22 @@ std::string tenant_check(const Tenant& tenant) {
   return out;
 }
 
+EntryRecord ledger_record(AccountId account, const CacheId& id, const AccessRecord& access) {
+  EntryRecord record;
+  record.account = account;
+  record.id = id;
+  record.put_id = access.put_id;
+  record.bytes = access.bytes;
+  record.cost_ms = access.cost_ms;
+  record.hits = access.hits;
+  record.last_used_unix_ms = access.last_used_unix_ms;
+  record.created_unix_ms = access.created_unix_ms;
+  record.expires_unix_ms = access.expires_unix_ms;
+  record.ranks = {.in_account = access.rank_in_account, .in_store = access.rank_in_store};
+  record.pinned = access.pinned;
+  return record;
+}
+
 std::string encode_access(const AccessRecord& record) {
   std::string out(1, kAccessVersion);
   out += static_cast<char>((record.pinned ? kPinned : 0U) | (record.quarantined ? kQuarantined : 0U) |

@@ -7,14 +7,17 @@
 // Internal to cache_store. Pure functions, thread-safe.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 
 #include "base/digest.h"
 #include "cache_store/codec.h"
 #include "cache_store/identity.h"
+#include "cache_store/ledger_types.h"
 #include "cache_store/store_common.h"
 
 namespace finchkv::cache_store {
@@ -37,6 +40,11 @@ struct EntryKey {
 [[nodiscard]] std::optional<EntryKey> parse_entry_key(std::string_view key);
 /// The smallest key that is larger than all keys with this prefix.
 [[nodiscard]] std::string prefix_end(std::string prefix);
+
+/// Bytes as RocksDB takes them.
+[[nodiscard]] inline std::string_view as_text(std::span<const std::byte> bytes) {
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
 
 inline constexpr std::string_view kAllHeads = "H";
 inline constexpr std::string_view kAllAccess = "A";
@@ -67,6 +75,8 @@ struct AccessRecord {
 
   bool operator==(const AccessRecord&) const = default;
 };
+/// What the ledger knows of it.
+[[nodiscard]] EntryRecord ledger_record(AccountId account, const CacheId& id, const AccessRecord& access);
 [[nodiscard]] std::string encode_access(const AccessRecord& record);
 [[nodiscard]] std::optional<AccessRecord> decode_access(std::string_view bytes);
 

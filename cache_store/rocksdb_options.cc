@@ -37,6 +37,9 @@ rocksdb::ColumnFamilyOptions common_options() {
   table.filter_policy.reset(rocksdb::NewBloomFilterPolicy(10));
   table.block_cache = rocksdb::NewLRUCache(8 << 20);
   options.table_factory.reset(rocksdb::NewBlockBasedTableFactory(table));
+  // Keys are random and flushes small, because the log is (rocksdb_options.h): by levels, every few flushes would write
+  // the whole first level again.
+  options.compaction_style = rocksdb::kCompactionStyleUniversal;
   return options;
 }
 
@@ -87,6 +90,8 @@ rocksdb::DBOptions database_options(const OpenKind& kind) {
 rocksdb::ColumnFamilyOptions heads_options() {
   rocksdb::ColumnFamilyOptions options = common_options();
   options.write_buffer_size = 8 << 20;
+  // Heads of one model's entries have much in common.
+  options.compression = rocksdb::kZSTD;
   return options;
 }
 

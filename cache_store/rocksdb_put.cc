@@ -2,41 +2,11 @@
 #include <utility>
 
 #include "cache_store/label.h"
-#include "cache_store/packed_entry.h"
 #include "cache_store/rocksdb_view.h"
 
 namespace finchkv::cache_store {
 
-Result<EntryInfo> RocksDbView::put(const PutRequest& request) {
-  FINCHKV_RETURN_IF_ERROR(host_->prepare_to_write());
-  FINCHKV_RETURN_IF_ERROR(check_put(request, as_.ids_of(as_.owner_for(request.sharing))));
-  const std::string owner = as_.owner_for(request.sharing);
-  FINCHKV_RETURN_IF_ERROR(as_.may_change(owner));
-  const CacheId id = cache_id(request.identity, as_.ids_of(owner));
-  if (request.if_exists == IfExists::kKeep) {  // before it is packed for nothing
-    FINCHKV_ASSIGN_OR_RETURN(const Record before, host_->read_record(head_key(owner, id)));
-    FINCHKV_ASSIGN_OR_RETURN(auto there, existing(owner, id, before));
-    if (there) return *std::move(there);
-  }
-  auto packed = pack_entry(request);
-  if (!packed.is_ok()) return about_entry(id, packed.status());
-  return store(*packed, request);
-}
-
-Result<EntryInfo> RocksDbView::put_packed(const PackedEntry& entry, const PutOptions& options) {
-  FINCHKV_RETURN_IF_ERROR(host_->prepare_to_write());
-  FINCHKV_RETURN_IF_ERROR(check_label(options.label));
-  if (const Status sound = check_packed(entry, as_.ids_of(as_.owner_for(options.sharing))); !sound.is_ok()) {
-    return Status::invalid_argument("the packed entry cannot be stored: " + sound.message());
-  }
-  FINCHKV_RETURN_IF_ERROR(as_.may_change(as_.owner_for(options.sharing)));
-  return store(entry, options);
-}
-
-// What is there already and is to stay: nullopt for nothing, or for what is damaged, expired or in quarantine.
-Result<std::optional<EntryInfo>> RocksDbView::existing(std::string_view owner, const CacheId& id,
-                                                       const Record& record) {
-  if (!record) return std::optional<EntryInfo>();
+Result<std::optional<EntryInfo>> RocksDbView::existing(const std::string& owner, const CacheId& id) {
   auto found = look_up_under(owner, id);
   if (found.is_ok()) return std::optional(std::move(found->info));
   const StatusCode code = found.status().code();
@@ -56,9 +26,9 @@ Result<EntryInfo> RocksDbView::store(const PackedEntry& packed, const PutOptions
 Result<EntryInfo> RocksDbView::try_store(const PackedEntry& packed, const PutOptions& options) {
   const std::string owner = as_.owner_for(options.sharing);
   const CacheId id = cache_id(packed.head.identity, as_.ids_of(owner));
-  FINCHKV_ASSIGN_OR_RETURN(const Record before, host_->read_record(head_key(owner, id)));
+  FINCHKV_ASSIGN_OR_RETURN(const RocksDbHost::EntryRecords before, host_->read_records(owner, id));
   if (options.if_exists == IfExists::kKeep) {
-    FINCHKV_ASSIGN_OR_RETURN(auto there, existing(owner, id, before));
+    FINCHKV_ASSIGN_OR_RETURN(auto there, existing(owner, id));
     if (there) return *std::move(there);
   }
   const KeyRing* const keys = as_.keys_of(owner);
@@ -81,7 +51,7 @@ Result<EntryInfo> RocksDbView::try_store(const PackedEntry& packed, const PutOpt
     return about_entry(id, written);
   }
   host_->step(PutStep::kBlocksWritten);
-  return commit(id, options, *encoded, before, *std::move(reservation));
+  return commit(id, options, *encoded, before.put_id(), *std::move(reservation));
 }
 
 Result<AccessRecord> RocksDbView::first_access(const PutOptions& options, const EncodedEntry& entry) const {
@@ -113,58 +83,58 @@ Status RocksDbView::check_tenant(std::string_view owner, rocksdb::WriteBatch& ba
   return Status::ok();
 }
 
+// The default tenant's own entry would hide the shared one that is to take its place: it goes with the same write.
+Result<std::optional<Removal>> RocksDbView::add_removal_in_front(const std::string& owner, const CacheId& id,
+                                                                 const PutOptions& options,
+                                                                 rocksdb::WriteBatch& batch) {
+  const std::string& own = as_.tenant().name;
+  if (owner != kSharedOwner || options.if_exists != IfExists::kReplace) return std::optional<Removal>();
+  FINCHKV_ASSIGN_OR_RETURN(const bool may_own, may_look_under(own));
+  FINCHKV_ASSIGN_OR_RETURN(const RocksDbHost::EntryRecords there, host_->read_records(own, id));
+  if (!may_own || !there.head) return std::optional<Removal>();
+  host_->add_removal(own, id, there.head, batch);
+  return std::optional(Removal{.account = host_->account(own), .id = id, .put_id = *there.put_id()});
+}
+
 // Writes head and access record and books the entry, all under the entry's lock; nullopt when another put of the same
 // id was faster. What does not come to its head is abandoned.
 Result<std::optional<AccessRecord>> RocksDbView::write_head(const std::string& owner, const CacheId& id,
                                                             const PutOptions& options, const EncodedEntry& entry,
-                                                            const Record& before, Reservation& reservation) {
-  const auto abandon = [&] {
-    host_->note_layout(entry.head);
-    reservation.abandon(entry.head.put_id);
-  };
-  const std::string key = head_key(owner, id);
+                                                            const std::optional<PutId>& before,
+                                                            Reservation& reservation) {
   rocksdb::WriteBatch batch;
   const std::lock_guard lock(host_->entry_mutex(id));
   auto access = first_access(options, entry);
-  const auto now = host_->read_record(key);
+  // Put ids, not whole heads: rewrapping a key changes a head, and is no other put.
+  const auto now = host_->read_records(owner, id);
+  const auto in_front = add_removal_in_front(owner, id, options, batch);
   Status ready = access.status();
   if (ready.is_ok()) ready = now.status();
+  if (ready.is_ok()) ready = in_front.status();
   if (ready.is_ok()) ready = check_tenant(owner, batch);
-  const bool faster = ready.is_ok() && *now && *now != before;
-  if (!ready.is_ok() || faster) abandon();
+  const bool faster = ready.is_ok() && now->head && now->put_id() != before;
+  if (!ready.is_ok() || faster) {
+    host_->note_layout(entry.head);
+    reservation.abandon(entry.head.put_id);
+  }
   FINCHKV_RETURN_IF_ERROR(ready);
   if (faster) return std::optional<AccessRecord>();  // the same inputs, so as good
 
   batch.Put(access_key(owner, id), encode_access(*access)).PermitUncheckedError();
-  const auto& head = entry.head_record;
-  batch.Put(key, rocksdb::Slice(reinterpret_cast<const char*>(head.data()), head.size())).PermitUncheckedError();
-  // When this fails the head may be in the log all the same and come back at the next opening: its blocks stay then,
-  // and gc removes them once the log is gone.
-  FINCHKV_RETURN_IF_ERROR(host_->write(batch, true, "writing an entry's head"));
-  if (*now) {
-    if (const auto replaced = decode(owner, id, **now); replaced.is_ok()) host_->note_layout(*replaced);
+  batch.Put(head_key(owner, id), as_text(entry.head_record)).PermitUncheckedError();
+  RocksDbHost::WrittenPut put{owner, id, *std::move(access), *in_front, std::move(reservation)};
+  if (const Status written = host_->write(batch, true, "writing an entry's head"); !written.is_ok()) {
+    host_->note_layout(entry.head);
+    host_->keep_uncertain(std::move(put));
+    return written;
   }
-  EntryRecord record;
-  record.id = id;
-  record.put_id = access->put_id;
-  record.bytes = access->bytes;
-  record.cost_ms = access->cost_ms;
-  record.last_used_unix_ms = access->last_used_unix_ms;
-  record.created_unix_ms = access->created_unix_ms;
-  record.expires_unix_ms = access->expires_unix_ms;
-  record.pinned = access->pinned;
-  FINCHKV_ASSIGN_OR_RETURN(const EntryRecord booked, reservation.commit(record));
-  if (booked.pinned != access->pinned) {  // the cap on pins, or the pin of the one it replaces
-    access->pinned = booked.pinned;
-    rocksdb::WriteBatch pins;
-    pins.Put(access_key(owner, id), encode_access(*access)).PermitUncheckedError();
-    FINCHKV_RETURN_IF_ERROR(host_->write(pins, true, "noting a pin"));
-  }
-  return std::optional(*std::move(access));
+  if (now->head) host_->note_layout_of(*now->head);
+  FINCHKV_ASSIGN_OR_RETURN(AccessRecord booked, host_->book(std::move(put)));
+  return std::optional(std::move(booked));
 }
 
 Result<EntryInfo> RocksDbView::commit(const CacheId& id, const PutOptions& options, const EncodedEntry& entry,
-                                      const Record& before, Reservation reservation) {
+                                      const std::optional<PutId>& before, Reservation reservation) {
   const std::string owner = as_.owner_for(options.sharing);
   auto access = write_head(owner, id, options, entry, before, reservation);
   if (access.is_ok() && *access) host_->step(PutStep::kHeadWritten);

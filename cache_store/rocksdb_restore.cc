@@ -25,18 +25,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::string_view kStaging = "finchkv.restoring";
 constexpr std::string_view kCurrent = "CURRENT";
-
-// What RocksDB calls its files.
-bool is_database_file(std::string_view name) {
-  const auto starts = [&](std::string_view start) { return name.substr(0, start.size()) == start; };
-  const auto ends = [&](std::string_view end) {
-    return name.size() > end.size() && name.substr(name.size() - end.size()) == end;
-  };
-  return name == kCurrent || name == "IDENTITY" || name == "LOCK" || starts("MANIFEST-") || starts("OPTIONS-") ||
-         ends(".sst") || ends(".blob") || ends(".log") || ends(".dbtmp");
-}
 
 // The directory that becomes a store. Files are restored into a folder inside it (another file system could not be
 // renamed from, and the engine empties the folder that it restores into), and moved up when they are whole.
@@ -56,7 +45,7 @@ class Target {
     return target;
   }
 
-  [[nodiscard]] std::string staging() const { return in(kStaging); }
+  [[nodiscard]] std::string staging() const { return in(kRestoringFolder); }
 
   Status publish() {
     std::vector<std::string> names;
@@ -105,8 +94,8 @@ class Target {
     if (!env_->GetChildren(path_, &names).ok()) return false;
     bool staged = false;
     for (const std::string& name : names) {
-      if (name == kStaging) staged = true;
-      const bool known = name == "." || name == ".." || name == kStaging || name == "finchkv.lock" ||
+      if (name == kRestoringFolder) staged = true;
+      const bool known = name == "." || name == ".." || name == kRestoringFolder || name == "finchkv.lock" ||
                          name == "finchkv.store.new" || is_database_file(name);
       if (!known) return false;
     }

@@ -19,8 +19,10 @@ namespace {
 
 using clock = std::chrono::steady_clock;
 
-// Dead bytes of small puts that are worth a compaction while nobody asked for one.
+// Dead bytes of small puts that are worth a compaction while nobody asked for one: so many, and at once when they are
+// this part of what is on the disk.
 constexpr std::uint64_t kReclaimAt = 64 << 20;
+constexpr std::uint64_t kReclaimPart = 4;
 
 }  // namespace
 
@@ -48,10 +50,11 @@ void RocksDbHost::run_upkeep() {
     if (now.durability == Durability::kInterval) {
       wake = std::min(wake, clock::now() + std::chrono::milliseconds(now.sync_interval_ms));
     }
-    upkeep_wake_.wait_until(lock, wake, [this] { return upkeep_ending_; });
+    upkeep_wake_.wait_until(lock, wake, [this] { return upkeep_ending_ || reclaim_due(); });
     if (upkeep_ending_) return;
     lock.unlock();
-    if (now.durability == Durability::kInterval) sync_log();
+    if (reclaim_due()) reclaim_small();
+    if (now.durability == Durability::kInterval) (void)sync_log();
     if (clock::now() >= next_upkeep) {
       upkeep_once();
       next_upkeep = clock::now() + options_.upkeep_interval;
@@ -81,16 +84,25 @@ void RocksDbHost::upkeep_once() {
   write_counters();
   acknowledged_.sync();
   (void)remove_expired().is_ok();
-  if (small_deleted_bytes_.load() >= kReclaimAt) {
-    small_deleted_bytes_.store(0);
-    (void)reclaim(*database()).is_ok();
-  }
+  if (small_deleted_bytes_.load() >= kReclaimAt) reclaim_small();
 }
 
-void RocksDbHost::sync_log() {
+bool RocksDbHost::reclaim_due() {
+  const std::uint64_t dead = small_deleted_bytes_.load();
+  return dead >= kReclaimAt && !write_failed_.load() && dead >= small_put_bytes(*database()) / kReclaimPart;
+}
+
+void RocksDbHost::reclaim_small() {
+  small_deleted_bytes_.store(0);
+  (void)reclaim(*database()).is_ok();
+}
+
+bool RocksDbHost::sync_log() {
   const auto database = this->database();
   const std::uint64_t written = database->db->GetLatestSequenceNumber();
-  if (database->db->SyncWAL().ok()) acknowledged_.note(written);
+  if (!database->db->SyncWAL().ok()) return false;
+  acknowledged_.note(written);
+  return true;
 }
 
 void RocksDbHost::absorb_hits() {
@@ -114,9 +126,7 @@ void RocksDbHost::write_dirty() {
       changed.last_used_unix_ms = record.last_used_unix_ms;
       changed.rank_in_account = record.ranks.in_account;
       changed.rank_in_store = record.ranks.in_store;
-      rocksdb::WriteBatch batch;
-      batch.Put(access_key(owner, record.id), encode_access(changed)).PermitUncheckedError();
-      (void)write(batch, false, "noting hits").is_ok();
+      (void)write_access(owner, record.id, changed, false, "noting hits").is_ok();
     }
     if (records.size() < kAtOnce) return;
   }
@@ -146,6 +156,10 @@ void RocksDbHost::write_counters() {
 Result<ScrubReport> RocksDbHost::scrub(const ScrubOptions& options) {
   FINCHKV_RETURN_IF_ERROR(prepare_to_write());
   ScrubReport report;
+  if (options.only) {
+    FINCHKV_RETURN_IF_ERROR(scrub_some(options, report));
+    return report;
+  }
   const ScrubPace pace(options);
   std::string from(kAllHeads);
   const std::string end = prefix_end(from);
@@ -162,6 +176,21 @@ Result<ScrubReport> RocksDbHost::scrub(const ScrubOptions& options) {
     }
     if (!pace.keep(report.bytes)) return report;
   }
+}
+
+Status RocksDbHost::scrub_some(const ScrubOptions& options, ScrubReport& report) {
+  const ScrubPace pace(options);
+  for (const CacheId& id : *options.only) {
+    EntryKey key{options.tenant, id};
+    FINCHKV_ASSIGN_OR_RETURN(auto record, read_record(head_key(key.owner, id)));
+    if (!record) {
+      key.owner = kSharedOwner;
+      FINCHKV_ASSIGN_OR_RETURN(record, read_record(head_key(key.owner, id)));
+    }
+    if (record) FINCHKV_RETURN_IF_ERROR(scrub_one(key, *record, report));
+    if (!pace.keep(report.bytes)) break;
+  }
+  return Status::ok();
 }
 
 Status RocksDbHost::scrub_one(const EntryKey& key, std::string_view record, ScrubReport& report) {
@@ -195,9 +224,7 @@ Result<bool> RocksDbHost::quarantine(std::string_view owner, const CacheId& id, 
   FINCHKV_ASSIGN_OR_RETURN(auto access, read_access(owner, id));
   if (!access || access->put_id != put_id || access->quarantined) return false;
   access->quarantined = true;
-  rocksdb::WriteBatch batch;
-  batch.Put(access_key(owner, id), encode_access(*access)).PermitUncheckedError();
-  FINCHKV_RETURN_IF_ERROR(write(batch, true, "putting an entry into quarantine"));
+  FINCHKV_RETURN_IF_ERROR(write_access(owner, id, *access, true, "putting an entry into quarantine"));
   return true;
 }
 
@@ -238,7 +265,7 @@ Result<StoreReport> RocksDbHost::report() {
   Counters counters = counters_now();
   if (is_reader()) {
     FINCHKV_ASSIGN_OR_RETURN(const StoreSettings now_kept, kept_settings());
-    limits_->set(now_kept);
+    FINCHKV_RETURN_IF_ERROR(limits_->set(now_kept));
     FINCHKV_ASSIGN_OR_RETURN(const auto record, read_record(std::string(kCountersKey)));
     if (record) counters = decode_counters(*record).value_or(Counters{});
   }

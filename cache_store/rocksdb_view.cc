@@ -10,6 +10,7 @@
 #include "cache_store/rocksdb_status.h"
 
 namespace finchkv::cache_store {
+
 Result<EntryHead> RocksDbView::decode(std::string_view owner, const CacheId& id, std::string_view record) const {
   auto head = decode_head(as_byte_span(record), id, as_.ids_of(owner));
   if (!head.is_ok()) return about_entry(id, head.status());
@@ -58,64 +59,70 @@ Result<Found> RocksDbView::look_up_under(std::string_view owner, const CacheId& 
 
 // A view may be older than its tenant's first entry: if that came under another key, the name is another's, and what
 // stands under it is out of reach.
-Result<bool> RocksDbView::owns_its_name() {
-  if (as_.tenant().name.empty()) return true;
+Result<bool> RocksDbView::may_look_under(std::string_view owner) {
+  if (owner == kSharedOwner || as_.tenant().name.empty()) return true;
   FINCHKV_ASSIGN_OR_RETURN(const Record check, host_->read_record(tenant_key(as_.tenant())));
   return !check || *check == tenant_check(as_.tenant());
 }
 
-// The tenant's own entry, else a shared one.
-Result<Found> RocksDbView::look_up(const CacheId& id) {
-  FINCHKV_ASSIGN_OR_RETURN(const bool may_own, owns_its_name());
-  if (may_own) {
-    auto own = look_up_under(as_.tenant().name, id);
-    if (own.is_ok() || own.status().code() != StatusCode::kNotFound) return own;
-  }
-  return look_up_under(kSharedOwner, id);
+Result<Found> RocksDbView::look_up(const CacheId& id, Which which) {
+  return choose<Found>(
+      which,
+      [&]() -> Result<Found> {
+        FINCHKV_ASSIGN_OR_RETURN(const bool may_own, may_look_under(as_.tenant().name));
+        if (!may_own) return no_such_entry(id);
+        return look_up_under(as_.tenant().name, id);
+      },
+      [&] { return look_up_under(kSharedOwner, id); });
+}
+
+// `opened` says whether its blocks could be protected.
+Status RocksDbView::use_found(const CacheId& id, const Found& found, const UseReader& use, bool& opened) {
+  auto source = host_->open_source(found.owner, id, found.head);
+  opened = source.is_ok();
+  FINCHKV_RETURN_IF_ERROR(source.status());
+  FINCHKV_ASSIGN_OR_RETURN(const EntryReader reader, EntryReader::open(found.head, as_.ids_of(found.owner).name,
+                                                                       as_.keys_of(found.owner), **source));
+  return use(found.owner, reader, **source);
 }
 
 // Reads an entry's blocks under its head. A replacing put or a removal may take the blocks away meanwhile: then the
 // head has changed, and the new one counts.
-template <typename Read>
-auto RocksDbView::read_entry(const CacheId& id, const Read& read)
-    -> decltype(read(std::declval<const EntryReader&>(), std::declval<BlockSource&>())) {
+Status RocksDbView::read_blocks(const CacheId& id, Which which, const UseReader& use) {
   FINCHKV_RETURN_IF_ERROR(host_->catch_up().status());
-  auto found = look_up(id);
+  auto found = look_up(id, which);
   for (;;) {
     if (!found.is_ok()) return found.status();
-    Status status = Status::ok();
-    auto source = host_->open_source(found->owner, id, found->head);
-    if (source.is_ok()) {
-      auto reader = EntryReader::open(found->head, as_.ids_of(found->owner).name, as_.keys_of(found->owner), **source);
-      if (reader.is_ok()) {
-        auto result = read(*reader, **source);
-        if (result.is_ok()) return result;
-        status = result.status();
-      } else {
-        status = reader.status();
+    bool opened = false;
+    Status status = use_found(id, *found, use, opened);
+    if (status.is_ok()) return status;
+    if (status.code() == StatusCode::kNotFound) {
+      // A reader's block may also have moved to another file under the same head.
+      FINCHKV_ASSIGN_OR_RETURN(const bool reopened, host_->catch_up());
+      // A put books its entry right after it has written the head, under this lock: only then can it be leased.
+      { const std::lock_guard booked(host_->entry_mutex(id)); }
+      auto now = look_up(id, which);
+      if (!now.is_ok() || now->record != found->record || reopened) {
+        found = std::move(now);
+        continue;
       }
-    } else {
-      status = source.status();
-    }
-    if (status.code() != StatusCode::kNotFound) return about_entry(id, status);
-    // A reader's block may also have moved to another file under the same head.
-    FINCHKV_ASSIGN_OR_RETURN(const bool reopened, host_->catch_up());
-    // A put books its entry right after it has written the head, under this lock: only then can it be leased.
-    { const std::lock_guard booked(host_->entry_mutex(id)); }
-    auto now = look_up(id);
-    if (now.is_ok() && now->record == found->record && !reopened) {
       // What is missing while nothing may take it is damage; what may not be protected any more is on its way out.
       const bool stays = host_->open_source(now->owner, id, now->head).is_ok();
       if (!stays) return no_such_entry(id);
-      if (source.is_ok()) return about_entry(id, Status::corrupt(status.message()));
+      if (!opened) continue;
+      status = Status::corrupt(status.message());
     }
-    found = std::move(now);
+    if (status.code() != StatusCode::kCorrupt || which != Which::kSound || found->owner == kSharedOwner) {
+      return about_entry(id, status);
+    }
+    // Only the blocks showed that the own one is damaged.
+    return read_blocks(id, Which::kShared, use).is_ok() ? Status::ok() : about_entry(id, status);
   }
 }
 
 Result<EntryInfo> RocksDbView::find(const CacheId& id) {
   FINCHKV_RETURN_IF_ERROR(host_->catch_up().status());
-  auto found = look_up(id);
+  auto found = look_up(id, Which::kSound);
   host_->note_lookup(found.status().code() != StatusCode::kNotFound);
   if (!found.is_ok()) return found.status();
   return std::move(found->info);
@@ -123,7 +130,7 @@ Result<EntryInfo> RocksDbView::find(const CacheId& id) {
 
 Result<std::unique_ptr<EntryStream>> RocksDbView::stream(const CacheId& id) {
   PutId put_id;
-  auto layers = start_stream(id, put_id);
+  auto layers = start_stream(id, Which::kSound, put_id);
   if (!layers.is_ok()) {
     if (layers.status().code() == StatusCode::kNotFound) host_->note_use(as_.tenant().name, id, false);
     return layers.status();
@@ -132,70 +139,53 @@ Result<std::unique_ptr<EntryStream>> RocksDbView::stream(const CacheId& id) {
       (*layers)->info().sharing == Sharing::kShared ? kSharedOwner : std::string_view(as_.tenant().name);
   host_->note_use(owner, id, true);
   // A view of its own, which may outlive this one.
-  RestartStream again = [view = std::make_shared<RocksDbView>(host_, as_), id,
-                         put_id]() mutable -> Result<std::unique_ptr<EntryStream>> {
-    const PutId before = put_id;
-    FINCHKV_ASSIGN_OR_RETURN(const bool reopened, view->host_->catch_up());
-    auto restarted = view->start_stream(id, put_id);
-    if (restarted.is_ok() && put_id == before && !reopened) {
-      return about_entry(id, Status::corrupt("a block of it is missing, although nobody removed it"));
-    }
-    return restarted;
+  RestartStream again = [view = std::make_shared<RocksDbView>(host_, as_), id, put_id](const Status& why) mutable {
+    return view->restart_stream(id, why, put_id);
   };
   return make_entry_stream(host_, *std::move(layers), std::move(again));
 }
 
+// `put_id` is the put that was read, and is set to the one that is read now.
+Result<std::unique_ptr<EntryStream>> RocksDbView::restart_stream(const CacheId& id, const Status& why, PutId& put_id) {
+  const PutId before = put_id;
+  const bool damaged = why.code() == StatusCode::kCorrupt;
+  FINCHKV_ASSIGN_OR_RETURN(const bool reopened, host_->catch_up());
+  auto restarted = start_stream(id, damaged ? Which::kShared : Which::kSound, put_id);
+  if (damaged) return restarted.is_ok() && put_id != before ? std::move(restarted) : about_entry(id, why);
+  if (restarted.is_ok() && put_id == before && !reopened) {
+    return about_entry(id, Status::corrupt("a block of it is missing, although nobody removed it"));
+  }
+  return restarted;
+}
+
 // `put_id` is set to the put that is read.
-Result<std::unique_ptr<EntryStream>> RocksDbView::start_stream(const CacheId& id, PutId& put_id) {
-  return read_entry(id, [&](const EntryReader& reader, BlockSource&) -> Result<std::unique_ptr<EntryStream>> {
-    FINCHKV_ASSIGN_OR_RETURN(Found found, look_up(id));
-    if (found.head.put_id != reader.head().put_id) return no_such_entry(id);
-    put_id = found.head.put_id;
-    FINCHKV_ASSIGN_OR_RETURN(auto source, host_->open_source(found.owner, id, reader.head()));
-    // Only called while the host is there: its pool ends first.
-    auto more = [host = host_.get(), owner = found.owner, id, head = reader.head()] {
-      return host->open_source(owner, id, head);
-    };
-    return make_layer_stream(std::move(found.info), reader, std::move(source), std::move(more), &host_->pool());
-  });
+Result<std::unique_ptr<EntryStream>> RocksDbView::start_stream(const CacheId& id, Which which, PutId& put_id) {
+  std::unique_ptr<EntryStream> stream;
+  FINCHKV_RETURN_IF_ERROR(
+      read_blocks(id, which, [&](std::string_view owner, const EntryReader& reader, BlockSource&) -> Status {
+        FINCHKV_ASSIGN_OR_RETURN(Found found, look_up_under(owner, id));
+        if (found.head.put_id != reader.head().put_id) return no_such_entry(id);
+        FINCHKV_ASSIGN_OR_RETURN(auto source, host_->open_source(owner, id, reader.head()));
+        put_id = found.head.put_id;
+        // Only called while the host is there: its pool ends first.
+        auto more = [host = host_.get(), whose = found.owner, id, head = reader.head()] {
+          return host->open_source(whose, id, head);
+        };
+        stream = make_layer_stream(std::move(found.info), reader, std::move(source), std::move(more), &host_->pool());
+        return Status::ok();
+      }));
+  return stream;
 }
 
-Result<std::vector<std::vector<std::uint32_t>>> RocksDbView::read_origins(const CacheId& id) {
-  return read_entry(id, [](const EntryReader& reader, BlockSource& blocks) { return reader.read_origins(blocks); });
-}
-
-Result<std::vector<std::int32_t>> RocksDbView::read_document_tokens(const CacheId& id) {
+Result<EntryPage> RocksDbView::list_under(const std::string& owner, const std::optional<CacheId>& after,
+                                          std::size_t limit) {
   FINCHKV_RETURN_IF_ERROR(host_->catch_up().status());
-  FINCHKV_ASSIGN_OR_RETURN(const Found found, look_up(id));
-  if (!found.head.has_document_tokens) return about_entry(id, Status::not_found("it was stored without its document"));
-  return read_entry(id, [&](const EntryReader& reader, BlockSource& blocks) {
-    return reader.read_document_tokens(as_.ids_of(found.owner), blocks);
-  });
-}
-
-Result<PackedEntry> RocksDbView::read_packed(const CacheId& id) {
-  return read_entry(id, [](const EntryReader& reader, BlockSource& blocks) { return reader.read_packed(blocks); });
-}
-
-Status RocksDbView::verify(const CacheId& id) {
-  return read_entry(id,
-                    [&](const EntryReader& reader, BlockSource& blocks) -> Result<bool> {
-                      const bool own = cache_id(reader.head().identity, as_.tenant()) == id;
-                      FINCHKV_RETURN_IF_ERROR(reader.verify(own ? as_.tenant() : as_.ids_of(kSharedOwner), blocks));
-                      return true;
-                    })
-      .status();
-}
-
-Result<EntryPage> RocksDbView::list(const std::optional<CacheId>& after, std::size_t limit) {
-  FINCHKV_RETURN_IF_ERROR(check_page_limit(limit));
-  FINCHKV_RETURN_IF_ERROR(host_->catch_up().status());
-  const std::string prefix = head_prefix(as_.tenant().name);
-  const std::string from = after ? head_key(as_.tenant().name, *after) + '\0' : prefix;
+  const std::string prefix = head_prefix(owner);
+  const std::string from = after ? head_key(owner, *after) + '\0' : prefix;
   const std::uint64_t now = unix_ms_now();
   EntryPage page;
-  FINCHKV_ASSIGN_OR_RETURN(const bool may_own, owns_its_name());
-  if (!may_own) return page;
+  FINCHKV_ASSIGN_OR_RETURN(const bool may_look, may_look_under(owner));
+  if (!may_look) return page;
   std::optional<CacheId> last;
   auto it = host_->iterate(from, prefix_end(prefix));
   for (std::size_t seen = 0; it->Valid(); it->Next()) {
@@ -205,14 +195,14 @@ Result<EntryPage> RocksDbView::list(const std::optional<CacheId>& after, std::si
       page.next = last;
       break;
     }
-    FINCHKV_ASSIGN_OR_RETURN(const auto access, host_->read_access(as_.tenant().name, *id));
+    FINCHKV_ASSIGN_OR_RETURN(const auto access, host_->read_access(owner, *id));
     if (access && access->expires_unix_ms != 0 && access->expires_unix_ms <= now) continue;
-    const auto head = decode(as_.tenant().name, *id, it->value().ToStringView());
-    auto info = head.is_ok() && !(access && access->quarantined) ? info_of(as_.tenant().name, *id, *head, access)
+    const auto head = decode(owner, *id, it->value().ToStringView());
+    auto info = head.is_ok() && !(access && access->quarantined) ? info_of(owner, *id, *head, access)
                                                                  : Result<EntryInfo>(Status::corrupt("it is damaged"));
     if (head.is_ok() && (!access || access->put_id != head->put_id)) {
       // Replaced or removed since the iterator was made: both records once more, of one moment.
-      auto again = look_up_under(as_.tenant().name, *id);
+      auto again = look_up_under(owner, *id);
       if (again.status().code() == StatusCode::kNotFound) continue;
       info = again.is_ok() ? Result<EntryInfo>(std::move(again->info)) : again.status();
     }
@@ -228,25 +218,24 @@ Result<EntryPage> RocksDbView::list(const std::optional<CacheId>& after, std::si
   return page;
 }
 
-Result<CacheId> RocksDbView::resolve_prefix(std::string_view hex_prefix) {
-  FINCHKV_ASSIGN_OR_RETURN(const IdPrefix wanted, IdPrefix::parse(hex_prefix));
+Result<std::vector<CacheId>> RocksDbView::ids_under(const std::string& owner, const IdPrefix& wanted) {
   FINCHKV_RETURN_IF_ERROR(host_->catch_up().status());
-  const std::string prefix = head_prefix(as_.tenant().name);
+  const std::string prefix = head_prefix(owner);
   const std::uint64_t now = unix_ms_now();
   std::vector<CacheId> matches;
-  FINCHKV_ASSIGN_OR_RETURN(const bool may_own, owns_its_name());
-  if (!may_own) return wanted.choose(matches);
-  auto it = host_->iterate(head_key(as_.tenant().name, wanted.lowest()), prefix_end(prefix));
+  FINCHKV_ASSIGN_OR_RETURN(const bool may_look, may_look_under(owner));
+  if (!may_look) return matches;
+  auto it = host_->iterate(head_key(owner, wanted.lowest()), prefix_end(prefix));
   for (; it->Valid() && matches.size() <= IdPrefix::kEnough; it->Next()) {
     const auto id = id_of_head_key(it->key().ToStringView(), prefix);
     if (!id) continue;
     if (!wanted.matches(*id)) break;
-    FINCHKV_ASSIGN_OR_RETURN(const auto access, host_->read_access(as_.tenant().name, *id));
+    FINCHKV_ASSIGN_OR_RETURN(const auto access, host_->read_access(owner, *id));
     if (access && access->expires_unix_ms != 0 && access->expires_unix_ms <= now) continue;
     matches.push_back(*id);
   }
   FINCHKV_RETURN_IF_ERROR(from_rocksdb(it->status(), host_->directory(), "looking for an id"));
-  return wanted.choose(matches);
+  return matches;
 }
 
 std::unique_ptr<Store> make_rocksdb_view(std::shared_ptr<RocksDbHost> host, Tenant tenant, ViewOptions options) {

@@ -16,7 +16,7 @@
 #include "cache_store/entry_reader.h"
 #include "cache_store/rocksdb_host.h"
 #include "cache_store/store_common.h"
-#include "cache_store/tenant_standing.h"
+#include "cache_store/tenant_view.h"
 
 namespace finchkv::cache_store {
 
@@ -30,54 +30,51 @@ struct Found {
   EntryInfo info;
 };
 
-class RocksDbView final : public Store {
+class RocksDbView final : public TenantView {
  public:
-  RocksDbView(std::shared_ptr<RocksDbHost> host, TenantStanding as) : host_(std::move(host)), as_(std::move(as)) {}
+  RocksDbView(std::shared_ptr<RocksDbHost> host, TenantStanding as)
+      : TenantView(std::move(as)), host_(std::move(host)) {}
 
-  Result<EntryInfo> put(const PutRequest& request) override;
-  Result<EntryInfo> put_packed(const PackedEntry& entry, const PutOptions& options) override;
   Result<EntryInfo> find(const CacheId& id) override;
   Result<std::unique_ptr<EntryStream>> stream(const CacheId& id) override;
-  Result<std::vector<std::vector<std::uint32_t>>> read_origins(const CacheId& id) override;
-  Result<std::vector<std::int32_t>> read_document_tokens(const CacheId& id) override;
-  Result<PackedEntry> read_packed(const CacheId& id) override;
-  Status verify(const CacheId& id) override;
   Status remove(const CacheId& id) override;
   Status set_label(const CacheId& id, const std::string& label) override;
   Status set_pinned(const CacheId& id, bool pinned) override;
   Status set_expiry(const CacheId& id, std::uint64_t unix_ms) override;
   Result<std::uint64_t> rewrap_keys() override;
-  Result<EntryPage> list(const std::optional<CacheId>& after, std::size_t limit) override;
-  Result<CacheId> resolve_prefix(std::string_view hex_prefix) override;
-  Result<StoreStats> stats() override { return sum_of_list(*this); }
-  const Tenant& tenant() const override { return as_.tenant(); }
 
  private:
+  Status prepare_to_write() override { return host_->prepare_to_write(); }
+  Result<std::optional<EntryInfo>> existing(const std::string& owner, const CacheId& id) override;
+  Result<EntryInfo> store(const PackedEntry& packed, const PutOptions& options) override;
+  Status read_blocks(const CacheId& id, Which which, const UseReader& use) override;
+  Result<EntryPage> list_under(const std::string& owner, const std::optional<CacheId>& after,
+                               std::size_t limit) override;
+  Result<std::vector<CacheId>> ids_under(const std::string& owner, const IdPrefix& prefix) override;
+
   Result<EntryHead> decode(std::string_view owner, const CacheId& id, std::string_view record) const;
   Result<EntryInfo> info_of(std::string_view owner, const CacheId& id, const EntryHead& head,
                             const std::optional<AccessRecord>& access) const;
-  Result<bool> owns_its_name();
+  Result<bool> may_look_under(std::string_view owner);
   Result<Found> look_up_under(std::string_view owner, const CacheId& id);
-  Result<Found> look_up(const CacheId& id);
-  Result<std::unique_ptr<EntryStream>> start_stream(const CacheId& id, PutId& put_id);
-  template <typename Read>
-  auto read_entry(const CacheId& id, const Read& read)
-      -> decltype(read(std::declval<const EntryReader&>(), std::declval<BlockSource&>()));
-  Result<EntryInfo> store(const PackedEntry& packed, const PutOptions& options);
+  Result<Found> look_up(const CacheId& id, Which which);
+  Status use_found(const CacheId& id, const Found& found, const UseReader& use, bool& opened);
+  Result<std::unique_ptr<EntryStream>> start_stream(const CacheId& id, Which which, PutId& put_id);
+  Result<std::unique_ptr<EntryStream>> restart_stream(const CacheId& id, const Status& why, PutId& put_id);
   Result<EntryInfo> try_store(const PackedEntry& packed, const PutOptions& options);
-  Result<std::optional<EntryInfo>> existing(std::string_view owner, const CacheId& id, const Record& record);
   Result<std::optional<AccessRecord>> write_head(const std::string& owner, const CacheId& id, const PutOptions& options,
-                                                 const EncodedEntry& entry, const Record& before,
+                                                 const EncodedEntry& entry, const std::optional<PutId>& before,
                                                  Reservation& reservation);
+  Result<std::optional<Removal>> add_removal_in_front(const std::string& owner, const CacheId& id,
+                                                      const PutOptions& options, rocksdb::WriteBatch& batch);
   Result<EntryInfo> commit(const CacheId& id, const PutOptions& options, const EncodedEntry& entry,
-                           const Record& before, Reservation reservation);
+                           const std::optional<PutId>& before, Reservation reservation);
   Result<AccessRecord> first_access(const PutOptions& options, const EncodedEntry& entry) const;
   Status change_access(const CacheId& id, std::string_view doing,
                        const std::function<Status(const std::string& owner, AccessRecord&)>& change);
   Status check_tenant(std::string_view owner, rocksdb::WriteBatch& batch);
 
   std::shared_ptr<RocksDbHost> host_;
-  TenantStanding as_;
 };
 
 }  // namespace finchkv::cache_store

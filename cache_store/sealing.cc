@@ -172,21 +172,45 @@ Status open_block(const DataKey& key, const PutContext& put, std::uint32_t ordin
 
 Status open_block_in_place(const DataKey& key, const PutContext& put, std::uint32_t ordinal, std::span<std::byte> bytes,
                            std::uint64_t plain) {
-  const Status opened = [&]() -> Status {
-    FINCHKV_ASSIGN_OR_RETURN(BlockOpener opener, BlockOpener::create(key, put, ordinal, plain));
-    if (bytes.size() != sealed_bytes(plain)) return wrong_size(ordinal, bytes.size(), sealed_bytes(plain));
-    for (std::uint64_t i = 0; i < opener.count(); ++i) {
-      const auto from = opener.sealed_range(i);
-      const auto to = opener.plain_range(i);
-      // The cipher works over its own input or far from it, but not a few bytes beside it: open, then close up.
-      const auto over = bytes.subspan(from.offset, to.bytes);
-      FINCHKV_RETURN_IF_ERROR(opener.open_segment(i, bytes.subspan(from.offset, from.bytes), over));
-      if (i > 0) std::memmove(bytes.data() + to.offset, over.data(), over.size());
-    }
-    return Status::ok();
-  }();
-  if (!opened.is_ok()) wipe(bytes);
-  return opened;
+  auto opener = InPlaceOpener::create(key, put, ordinal, bytes, plain);
+  if (!opener.is_ok()) return opener.status();
+  opener->advance(bytes.size());
+  return opener->finish();
+}
+
+Result<InPlaceOpener> InPlaceOpener::create(const DataKey& key, const PutContext& put, std::uint32_t ordinal,
+                                            std::span<std::byte> bytes, std::uint64_t plain) {
+  auto opener = BlockOpener::create(key, put, ordinal, plain);
+  const Status possible = !opener.is_ok()                       ? opener.status()
+                          : bytes.size() != sealed_bytes(plain) ? wrong_size(ordinal, bytes.size(), sealed_bytes(plain))
+                                                                : Status::ok();
+  if (possible.is_ok()) return InPlaceOpener(*std::move(opener), bytes);
+  wipe(bytes);
+  return possible;
+}
+
+void InPlaceOpener::advance(std::uint64_t there) {
+  for (; failed_.is_ok() && next_ < opener_.count(); ++next_) {
+    const auto from = opener_.sealed_range(next_);
+    if (from.offset + from.bytes > there) return;
+    const auto to = opener_.plain_range(next_);
+    // The cipher works over its own input or far from it, but not a few bytes beside it: open, then close up.
+    const auto over = bytes_.subspan(from.offset, to.bytes);
+    failed_ = opener_.open_segment(next_, bytes_.subspan(from.offset, from.bytes), over);
+    if (failed_.is_ok() && next_ > 0) std::memmove(bytes_.data() + to.offset, over.data(), over.size());
+  }
+}
+
+void InPlaceOpener::restart() {
+  next_ = 0;
+  failed_ = Status::ok();
+}
+
+Status InPlaceOpener::finish() {
+  if (!failed_.is_ok()) return failed_;
+  if (next_ < opener_.count()) return Status::internal("a sealed block was not read to its end before it was used");
+  bytes_ = {};
+  return Status::ok();
 }
 
 Result<std::vector<std::byte>> seal_record(const DataKey& key, const PutContext& put, std::string_view purpose,

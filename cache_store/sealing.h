@@ -16,7 +16,8 @@
 // Rates of one Xeon core (AVX-512, OpenSSL 3.0, which has no code for VAES): 5.4 GB/s both ways at 1 MiB; at 64 MiB,
 // from memory to memory, seal 3.6, open 3.7, open in place 3.9 and segment by segment into one tile 4.1 GB/s. Segments
 // of 4 KiB gave 3.0 there, 16 KiB 3.4, 32 KiB 3.6, and 128 KiB to 1 MiB no more than 64 KiB, which leaves room in a
-// core's second-level cache for what a reader makes of it. A pass of digests over the whole block before it cost 30 %.
+// core's second-level cache for what a reader makes of it. From a file in the page cache, in tiles of 256 KiB (process
+// time, 16 MiB): read 6.3, read and digested 5.0, opened once all was there 2.2, tile by tile (InPlaceOpener) 2.4.
 #pragma once
 
 #include <cstddef>
@@ -130,6 +131,37 @@ class BlockOpener : public BlockSegments {
       : BlockSegments(put, ordinal, plain), cipher_(std::move(cipher)) {}
 
   AesGcm cipher_;
+};
+
+/// Opens a block over its own sealed bytes, each segment once it is all there: a reader that takes digests as bytes
+/// arrive opens them while they are still in cache. The bytes are zeroes afterwards unless finish() was ok.
+class InPlaceOpener {
+ public:
+  /// `bytes` is where the sealed block will be, and outlives this. corrupt when no block of `plain` has its size.
+  [[nodiscard]] static Result<InPlaceOpener> create(const DataKey& key, const PutContext& put, std::uint32_t ordinal,
+                                                    std::span<std::byte> bytes, std::uint64_t plain);
+  ~InPlaceOpener() { wipe(bytes_); }
+  InPlaceOpener(InPlaceOpener&& other) noexcept
+      : opener_(std::move(other.opener_)),
+        bytes_(std::exchange(other.bytes_, {})),
+        next_(other.next_),
+        failed_(std::move(other.failed_)) {}
+  InPlaceOpener& operator=(InPlaceOpener&&) = delete;
+
+  /// The first `there` of the bytes have been put there. Opens what that completes; a failure shows in finish().
+  void advance(std::uint64_t there);
+  /// The sealed bytes are put there once more, from the first on.
+  void restart();
+  /// ok when every segment was opened: the first `plain` bytes are the block then, what is behind them is of no use.
+  [[nodiscard]] Status finish();
+
+ private:
+  InPlaceOpener(BlockOpener opener, std::span<std::byte> bytes) : opener_(std::move(opener)), bytes_(bytes) {}
+
+  BlockOpener opener_;
+  std::span<std::byte> bytes_;  // none once they are the caller's
+  std::uint64_t next_ = 0;
+  Status failed_;
 };
 
 /// A small thing that may change while the entry lives (a label), under the put's key: a random nonce, the ciphertext,

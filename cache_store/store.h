@@ -66,8 +66,10 @@ struct EntryInfo {
 };
 
 enum class IfExists : std::uint8_t {
-  kKeep,     ///< an entry with this id stays as it is, and its info is returned
-  kReplace,  ///< the new one takes its place in one step
+  kKeep,  ///< an entry with this id stays as it is, and its info is returned
+  /// The new one takes its place in one step. A shared one also takes that of the tenant's own entry under the same id
+  /// (of which only the default tenant can have one), which would be found before it.
+  kReplace,
 };
 
 /// How an entry is to be kept, whatever is in it.
@@ -133,6 +135,9 @@ class Store {
   /// make room under; permission_denied when the storage was opened for reading, or to share without the right to.
   [[nodiscard]] virtual Result<EntryInfo> put(const PutRequest& request) = 0;
 
+  // Reading takes the tenant's own entry, else a shared one. An own entry that is damaged hides no shared one: both
+  // were made from the same inputs. What checks or changes an entry (verify() and what follows it) means the own one,
+  // damaged or not, where there is one.
   [[nodiscard]] virtual Result<EntryInfo> find(const CacheId& id) = 0;  ///< not_found, corrupt
   /// The entry layer by layer, every block's digest checked on the way. not_found, corrupt. Counts as a hit.
   [[nodiscard]] virtual Result<std::unique_ptr<EntryStream>> stream(const CacheId& id) = 0;
@@ -160,8 +165,12 @@ class Store {
 
   /// Up to `limit` (1 to 10000) of this tenant's own entries after `after` in the order of ids.
   [[nodiscard]] virtual Result<EntryPage> list(const std::optional<CacheId>& after, std::size_t limit) = 0;
-  /// The one own entry whose id starts with these hex digits (1 to 64). not_found; invalid_argument when several do,
-  /// naming them.
+  /// The same of what is shared with all tenants: everybody may list it. unsupported where a storage cannot.
+  [[nodiscard]] virtual Result<EntryPage> list_shared(const std::optional<CacheId>& /*after*/, std::size_t /*limit*/) {
+    return Status::unsupported("this kind of storage does not list shared entries");
+  }
+  /// The one own or shared entry whose id starts with these hex digits (1 to 64). not_found; invalid_argument when
+  /// several do, naming them.
   [[nodiscard]] virtual Result<CacheId> resolve_prefix(std::string_view hex_prefix) = 0;
 
   /// An entry as it is stored, without decoding it, and back: for copies, archives and replicas. Sealed blocks come
@@ -208,6 +217,9 @@ struct GcReport {
 struct ScrubOptions {
   std::uint64_t bytes_per_s = 0;         ///< 0: as fast as it goes
   std::function<bool()> stop = nullptr;  ///< asked between entries
+  /// These alone: of each id `tenant`'s own entry, else the shared one. None: everything.
+  std::optional<std::vector<CacheId>> only = std::nullopt;
+  std::string tenant = {};  ///< for `only`; "" is the default tenant
 };
 
 struct ScrubReport {

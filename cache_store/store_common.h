@@ -22,6 +22,8 @@ struct EntryHead;
 inline constexpr std::size_t kMaxPage = 10000;
 /// Whose entries all tenants find: no tenant can be called so.
 inline constexpr std::string_view kSharedOwner = "*";
+/// Whose blocks are left over from puts that came to nothing. Nor so.
+inline constexpr std::string_view kNobodysOwner = "?";
 
 [[nodiscard]] std::uint64_t unix_ms_now();
 /// When an entry that is put now ends; 0: never.

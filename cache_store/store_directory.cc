@@ -63,15 +63,17 @@ Result<std::uint32_t> read_marker(const std::string& directory) {
   return Status::corrupt(fmt::format("{} does not say which store this is: restore it from a copy", path));
 }
 
-bool ends_with(const std::string& name, std::string_view end) {
-  return name.size() >= end.size() && name.compare(name.size() - end.size(), end.size(), end) == 0;
+bool ends_with(std::string_view name, std::string_view end) {
+  return name.size() >= end.size() && name.substr(name.size() - end.size()) == end;
 }
 
 struct Contents {
   bool marker = false;
-  bool current = false;  // RocksDB's file that names its manifest
-  std::string data;      // one file that holds entries
-  std::string foreign;   // one file that a fresh directory of ours does not have
+  bool current = false;    // RocksDB's file that names its manifest
+  std::string data;        // one file that holds entries
+  std::string foreign;     // one file that a fresh directory of ours does not have
+  bool restoring = false;  // a restore was begun here
+  std::string unrelated;   // one file that is neither a restore's nor a database's
 };
 
 Result<Contents> read_contents(const std::string& directory) {
@@ -82,7 +84,12 @@ Result<Contents> read_contents(const std::string& directory) {
     const std::string name = it->path().filename().string();
     if (name == kMarker) {
       found.marker = true;
-    } else if (name != kMarkerTemporary && name != kLock && found.foreign != "CURRENT") {
+    } else if (name == kRestoringFolder) {
+      found.restoring = true;
+    } else if (name != kMarkerTemporary && name != kLock && !is_database_file(name)) {
+      found.unrelated = name;
+    }
+    if (name != kMarker && name != kMarkerTemporary && name != kLock && found.foreign != "CURRENT") {
       found.foreign = name;
     }
     if (name == "CURRENT") found.current = true;
@@ -126,6 +133,12 @@ bool same_sizes(const std::string& directory, const std::map<std::string, std::u
 
 }  // namespace
 
+bool is_database_file(std::string_view name) {
+  const auto starts = [&](std::string_view start) { return name.substr(0, start.size()) == start; };
+  return name == "CURRENT" || name == "IDENTITY" || name == "LOCK" || starts("MANIFEST-") || starts("OPTIONS-") ||
+         ends_with(name, ".sst") || ends_with(name, ".blob") || ends_with(name, ".log") || ends_with(name, ".dbtmp");
+}
+
 Result<DirectoryState> inspect_directory(const std::string& directory) {
   if (directory.empty()) return Status::invalid_argument("the store's directory has an empty name");
   std::error_code error;
@@ -138,6 +151,12 @@ Result<DirectoryState> inspect_directory(const std::string& directory) {
   FINCHKV_ASSIGN_OR_RETURN(const Contents found, read_contents(directory));
   if (!found.marker) {
     if (found.foreign.empty()) return DirectoryState::kEmpty;
+    if (found.restoring && found.unrelated.empty()) {
+      return Status::invalid_argument(
+          fmt::format("{} holds a restore that was interrupted, and no store yet: run `finchkv restore` into it again, "
+                      "or remove it",
+                      directory));
+    }
     if (found.current) {
       return Status::invalid_argument(
           fmt::format("{} holds another program's database, not a finchkv store: name another directory", directory));

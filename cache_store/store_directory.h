@@ -10,6 +10,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "base/status.h"
 
@@ -18,6 +19,11 @@ namespace finchkv::cache_store {
 inline constexpr std::uint32_t kStoreFormat = 2;
 inline constexpr std::uint32_t kOldestStoreFormat = 1;  ///< read as it is, and brought to ours by a writer
 
+/// Where a restore gathers its files until they are whole (rocksdb_restore.cc).
+inline constexpr std::string_view kRestoringFolder = "finchkv.restoring";
+/// Whether RocksDB calls its files so.
+[[nodiscard]] bool is_database_file(std::string_view name);
+
 enum class DirectoryState : std::uint8_t {
   kMissing,     ///< nothing there
   kEmpty,       ///< an empty directory, or one that a first opening left before its marker
@@ -25,8 +31,8 @@ enum class DirectoryState : std::uint8_t {
   kStore,
 };
 
-/// invalid_argument: not a directory, or it holds something else. unsupported: another format. corrupt: the marker, or
-/// a store that lost the file that names its parts.
+/// invalid_argument: not a directory, or it holds something else, such as a restore that was interrupted. unsupported:
+/// another format. corrupt: the marker, or a store that lost the file that names its parts.
 [[nodiscard]] Result<DirectoryState> inspect_directory(const std::string& directory);
 
 /// The format that a store's marker names.

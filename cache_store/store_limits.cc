@@ -14,10 +14,9 @@ std::optional<std::uint64_t> limit_of(std::uint64_t bytes) { return bytes == 0 ?
 }  // namespace
 
 Result<std::unique_ptr<StoreLimits>> StoreLimits::create(const StoreSettings& settings) {
-  FINCHKV_RETURN_IF_ERROR(settings.validate());
   FINCHKV_ASSIGN_OR_RETURN(auto ledger, Ledger::create());
   std::unique_ptr<StoreLimits> limits(new StoreLimits(std::move(ledger)));
-  limits->set(settings);
+  FINCHKV_RETURN_IF_ERROR(limits->set(settings));
   return limits;
 }
 
@@ -42,17 +41,24 @@ StoreSettings StoreLimits::settings() const {
   return settings_;
 }
 
-void StoreLimits::set(const StoreSettings& settings) {
+Status StoreLimits::set(const StoreSettings& settings) {
+  FINCHKV_RETURN_IF_ERROR(settings.validate());
   const std::lock_guard lock(mutex_);
+  FINCHKV_RETURN_IF_ERROR(ledger_->set_pin_percent(settings.pinned_percent));
+  FINCHKV_RETURN_IF_ERROR(ledger_->set_lease_ms(settings.lease_ms));
   settings_ = settings;
   ledger_->set_limit(limit_of(settings.max_bytes));
-  ledger_->set_pin_percent(settings.pinned_percent);
-  ledger_->set_lease_ms(settings.lease_ms);
   for (const auto& [owner, account] : accounts_) apply_quota(owner, account);
+  return Status::ok();
 }
 
 void StoreLimits::apply_quota(const std::string& owner, AccountId account) {
-  const std::uint64_t quota = owner == kSharedOwner ? settings_.shared_max_bytes : quota_of(settings_, owner);
+  std::uint64_t quota = 0;  // nobody's puts count for the store alone
+  if (owner == kSharedOwner) {
+    quota = settings_.shared_max_bytes;
+  } else if (owner != kNobodysOwner) {
+    quota = quota_of(settings_, owner);
+  }
   ledger_->set_quota(account, limit_of(quota));
 }
 

@@ -27,8 +27,9 @@ class StoreLimits {
   [[nodiscard]] std::string owner_of(AccountId account) const;
 
   [[nodiscard]] StoreSettings settings() const;
-  /// Settings that validate(). What has to go for them goes with the ledger's next trim().
-  void set(const StoreSettings& settings);
+  /// What has to go for them goes with the ledger's next trim(). invalid_argument, and nothing has changed, for
+  /// settings that do not validate().
+  [[nodiscard]] Status set(const StoreSettings& settings);
 
  private:
   explicit StoreLimits(std::unique_ptr<Ledger> ledger) : ledger_(std::move(ledger)) {}

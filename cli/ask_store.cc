@@ -132,6 +132,10 @@ Result<EntryPage> AskStore::list(const std::optional<CacheId>& after, std::size_
   return read<EntryPage>([&](Store& store) { return store.list(after, limit); });
 }
 
+Result<EntryPage> AskStore::list_shared(const std::optional<CacheId>& after, std::size_t limit) {
+  return read<EntryPage>([&](Store& store) { return store.list_shared(after, limit); });
+}
+
 Result<CacheId> AskStore::resolve_prefix(std::string_view hex_prefix) {
   return read<CacheId>([&](Store& store) { return store.resolve_prefix(hex_prefix); });
 }

@@ -39,6 +39,8 @@ class AskStore final : public cache_store::Store {
   Status set_expiry(const cache_store::CacheId& id, std::uint64_t unix_ms) override;
   Result<std::uint64_t> rewrap_keys() override;
   Result<cache_store::EntryPage> list(const std::optional<cache_store::CacheId>& after, std::size_t limit) override;
+  Result<cache_store::EntryPage> list_shared(const std::optional<cache_store::CacheId>& after,
+                                             std::size_t limit) override;
   Result<cache_store::CacheId> resolve_prefix(std::string_view hex_prefix) override;
   Result<cache_store::StoreStats> stats() override;
   [[nodiscard]] const cache_store::Tenant& tenant() const override { return access_.tenant; }

@@ -122,17 +122,30 @@ std::string entry_marks(const EntryInfo& e) {
   return marks;
 }
 
-Result<Listing> list_all(cache_store::Store& store) {
+namespace {
+
+using ListPage = Result<cache_store::EntryPage> (cache_store::Store::*)(const std::optional<cache_store::CacheId>&,
+                                                                        std::size_t);
+
+Result<Listing> all_pages(cache_store::Store& store, ListPage list) {
   constexpr std::size_t kPage = 1000;
   Listing all;
   std::optional<cache_store::CacheId> after;
   do {
-    FINCHKV_ASSIGN_OR_RETURN(cache_store::EntryPage page, store.list(after, kPage));
+    FINCHKV_ASSIGN_OR_RETURN(cache_store::EntryPage page, (store.*list)(after, kPage));
     std::move(page.entries.begin(), page.entries.end(), std::back_inserter(all.entries));
     all.unreadable.insert(all.unreadable.end(), page.unreadable.begin(), page.unreadable.end());
     after = page.next;
   } while (after);
   return all;
+}
+
+}  // namespace
+
+Result<Listing> list_all(cache_store::Store& store) { return all_pages(store, &cache_store::Store::list); }
+
+Result<Listing> list_all_shared(cache_store::Store& store) {
+  return all_pages(store, &cache_store::Store::list_shared);
 }
 
 }  // namespace finchkv::cli

@@ -29,7 +29,9 @@ struct Listing {
   std::vector<cache_store::EntryInfo> entries;
   std::vector<cache_store::CacheId> unreadable;
 };
-/// All pages of a store.
+/// All pages of a tenant's own entries.
 [[nodiscard]] Result<Listing> list_all(cache_store::Store& store);
+/// All pages of what is shared with all tenants.
+[[nodiscard]] Result<Listing> list_all_shared(cache_store::Store& store);
 
 }  // namespace finchkv::cli

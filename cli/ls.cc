@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <iterator>
 #include <memory>
 #include <utility>
 #include <vector>
@@ -33,6 +34,7 @@ constexpr std::array<Column, 11> kColumns = {{{"ID", false},
                                               {"EXPIRES", true},
                                               {"MARKS", false},
                                               {"LABEL", false}}};
+constexpr std::size_t kMarks = 9;
 using Row = std::array<std::string, kColumns.size()>;
 
 Row make_row(const EntryInfo& e) {
@@ -74,17 +76,23 @@ void print_table(const std::vector<Row>& rows) {
 
 Status run_ls(const StoreOptions& options, bool json) {
   FINCHKV_ASSIGN_OR_RETURN(OpenStore open, open_for_reading(options));
-  FINCHKV_ASSIGN_OR_RETURN(const Listing listing, list_all(*open.store));
+  FINCHKV_ASSIGN_OR_RETURN(Listing listing, list_all(*open.store));
+  FINCHKV_ASSIGN_OR_RETURN(Listing shared, list_all_shared(*open.store));
+  std::move(shared.entries.begin(), shared.entries.end(), std::back_inserter(listing.entries));
+  std::stable_sort(listing.entries.begin(), listing.entries.end(),
+                   [](const EntryInfo& a, const EntryInfo& b) { return a.id < b.id; });
   if (json) {
     Json out;
     out["entries"] = Json::array();
     for (const EntryInfo& entry : listing.entries) out["entries"].push_back(entry_json(entry));
     out["unreadable"] = Json::array();
     for (const auto& id : listing.unreadable) out["unreadable"].push_back(id.hex());
+    out["unreadable_shared"] = Json::array();
+    for (const auto& id : shared.unreadable) out["unreadable_shared"].push_back(id.hex());
     print_json(out);
     return Status::ok();
   }
-  if (listing.entries.empty() && listing.unreadable.empty()) {
+  if (listing.entries.empty() && listing.unreadable.empty() && shared.unreadable.empty()) {
     print_note(fmt::format("{} holds no entries", options.url));
     return Status::ok();
   }
@@ -94,6 +102,13 @@ Status run_ls(const StoreOptions& options, bool json) {
     Row row;
     row[0] = short_id(id.hex());
     row.back() = "unreadable: `finchkv verify` says what is wrong, `finchkv rm` removes it";
+    rows.push_back(std::move(row));
+  }
+  for (const auto& id : shared.unreadable) {
+    Row row;
+    row[0] = short_id(id.hex());
+    row[kMarks] = "S";
+    row.back() = "unreadable: `finchkv scrub` checks it, `finchkv rm --publisher` removes it";
     rows.push_back(std::move(row));
   }
   print_table(rows);
@@ -108,9 +123,11 @@ void add_ls(CLI::App& app, Session& session) {
     bool json = false;
   };
   auto options = std::make_shared<Options>();
-  CLI::App* verb = app.add_subcommand("ls", "List what is stored");
+  CLI::App* verb = app.add_subcommand(
+      "ls", "List what is stored: the tenant's own entries, and those that are shared with all tenants");
   add_store_options(*verb, options->store, /*writes=*/false);
-  verb->add_flag("--json", options->json, "One JSON object on standard output: {\"entries\": [...]}");
+  verb->add_flag("--json", options->json,
+                 "One JSON object on standard output: {\"entries\": [...]}; \"shared\" says whose");
   verb->footer(
       "Marks: P pinned, E encrypted at rest, S shared with all tenants, I imported or put by a client.\n"
       "Example:\n  finchkv ls --store ./kv");

@@ -1,7 +1,7 @@
 // Which entries a verb is for: ids, or what they were made from, or all of them.
 //
 // Conditions narrow: an entry is chosen when every condition that was given holds. Only the tenant's own entries are
-// looked through; a shared entry is named by its whole id.
+// looked through; a shared entry is named by its id.
 #pragma once
 
 #include <optional>

@@ -57,7 +57,7 @@ struct OpenStore {
 [[nodiscard]] Result<OpenStore> open_for_writing(const StoreOptions& options, bool create);
 [[nodiscard]] Result<OpenStore> open_for_writing(const StoreOptions& options, const Access& access, bool create);
 
-/// The id that these digits begin: of the tenant's own entries, or, with all 64 digits, of any that it may see.
+/// The id that these digits begin, of the tenant's own entries and the shared ones.
 [[nodiscard]] Result<cache_store::CacheId> resolve_id(cache_store::Store& store, const std::string& digits);
 /// The entry of that id.
 [[nodiscard]] Result<cache_store::EntryInfo> find_entry(cache_store::Store& store, const std::string& digits);

@@ -69,7 +69,11 @@ Status run_verify(const VerifyOptions& o) {
   Json quarantined = Json::array();
   if (o.quarantine && !damaged.empty()) {
     // A store takes what its own scrub finds, which needs no tenant's word for it.
-    FINCHKV_ASSIGN_OR_RETURN(const cache_store::ScrubReport report, open.host->scrub({}));
+    cache_store::ScrubOptions these;
+    these.tenant = open.store->tenant().name;
+    these.only.emplace();
+    for (const Finding& f : damaged) these.only->push_back(f.id);
+    FINCHKV_ASSIGN_OR_RETURN(const cache_store::ScrubReport report, open.host->scrub(these));
     for (const CacheId& id : report.quarantined) quarantined.push_back(id.hex());
   }
   if (o.json) {
@@ -101,7 +105,7 @@ void add_verify(CLI::App& app, Session& session) {
       ->type_name("ID");
   add_store_options(*verb, options->store, /*writes=*/true);
   verb->add_flag("--quarantine", options->quarantine,
-                 "When something is damaged, scrub the store, which takes it out of service (see `finchkv scrub`)");
+                 "Take what is found damaged out of service (see `finchkv scrub`)");
   verb->add_flag("--json", options->json, "One JSON object on standard output");
   verb->footer(
       "Exit status 4 when something is damaged, 1 when something could not be checked. `finchkv ask` reads a damaged "

@@ -128,6 +128,43 @@ TEST_F(LedgerProtection, PinsAreCappedByQuotaAndByTheStoresLimit) {
   EXPECT_EQ(ledger_->set_pinned(bob_, numbered_id(77), true).code(), StatusCode::kNotFound);
 }
 
+TEST_F(LedgerProtection, TheCapOnPinsAndTheLeaseAreCheckedWhenTheyAreSet) {
+  open(100);
+  ASSERT_TRUE(put(alice_, 1, 30).is_ok());
+  const Status percent = ledger_->set_pin_percent(101);
+  EXPECT_EQ(percent.code(), StatusCode::kInvalidArgument);
+  EXPECT_NE(percent.message().find("101"), std::string::npos) << percent.message();
+  EXPECT_TRUE(ledger_->set_pin_percent(29).is_ok());
+  EXPECT_EQ(ledger_->set_pinned(alice_, numbered_id(1), true).code(), StatusCode::kResourceExhausted);
+  EXPECT_TRUE(ledger_->set_pin_percent(100).is_ok());
+  EXPECT_TRUE(ledger_->set_pinned(alice_, numbered_id(1), true).is_ok());
+
+  const Status none = ledger_->set_lease_ms(0);
+  EXPECT_EQ(none.code(), StatusCode::kInvalidArgument);
+  EXPECT_NE(none.message().find("lease_ms"), std::string::npos) << none.message();
+  EXPECT_TRUE(ledger_->set_lease_ms(5).is_ok());
+  auto reading = lease(alice_, 1);
+  EXPECT_TRUE(reading->progress(kNow + 4).is_ok());
+  EXPECT_EQ(reading->progress(kNow + 9).code(), StatusCode::kDeadlineExceeded);
+}
+
+TEST_F(LedgerProtection, WhatNoEntryNamesCountsUntilItIsGone) {
+  open(100);
+  const AccountId nobody = ledger_->account("?");
+  ASSERT_TRUE(ledger_->add_abandoned(nobody, numbered_put(9), 60).is_ok());
+  EXPECT_EQ(ledger_->add_abandoned(nobody, numbered_put(8), ~std::uint64_t{0}).code(), StatusCode::kInvalidArgument);
+  EXPECT_EQ(ledger_->usage().held, 60U);
+  EXPECT_EQ(ledger_->usage(alice_).held, 0U);
+  remove_status_ = Status::unavailable("the disk is full");
+  EXPECT_EQ(reserve_status(alice_, 50).code(), StatusCode::kUnavailable);
+  EXPECT_EQ(ledger_->trim(kNow, remove()).code(), StatusCode::kUnavailable);
+  EXPECT_EQ(ledger_->usage().held, 60U);
+  remove_status_ = Status::ok();
+  EXPECT_TRUE(reserve_status(alice_, 50).is_ok());
+  EXPECT_EQ(removed(), (std::vector<std::uint64_t>{9, 9, 9}));
+  EXPECT_EQ(ledger_->usage().used(), 0U);
+}
+
 TEST_F(LedgerProtection, AReplacementInheritsThePinWhereTheCapAllows) {
   open(100);
   ASSERT_TRUE(put(alice_, 1, 30).is_ok());

@@ -1,6 +1,7 @@
 // LimitedFs: a file system under RocksDB that is full after so many bytes, or dies after so many changes as a killed
-// process does (nothing that it would have done afterwards happens), and tells when a directory is listed. Files are
-// never synced: nobody pulls the plug here, and waiting for the disk would be most of a test's time.
+// process does (nothing that it would have done afterwards happens), fails at one change and goes on, and tells when a
+// directory is listed. Files are never synced: nobody pulls the plug here, and waiting for the disk would be most of a
+// test's time.
 //
 // Thread-safe once it is set up. For power loss and errors at random see fault_fs.h.
 #pragma once
@@ -28,12 +29,14 @@ class LimitedFs final : public rocksdb::FileSystemWrapper {
     bytes_ = static_cast<std::int64_t>(bytes.value_or(std::numeric_limits<std::int64_t>::max()));
   }
   void die_after(std::uint64_t changes) { changes_ = static_cast<std::int64_t>(changes); }
+  void fail_once_after(std::uint64_t changes) { once_ = static_cast<std::int64_t>(changes) + 1; }
   void on_listing(std::string directory, std::function<void()> hook) {
     listed_ = std::move(directory);
     hook_ = std::move(hook);
   }
   [[nodiscard]] std::uint64_t refused() const { return refused_; }
   [[nodiscard]] bool died() const { return changes_ < 0; }
+  [[nodiscard]] std::uint64_t changes() const { return seen_; }  ///< asked for so far
 
   using Options = rocksdb::IOOptions;
   using Debug = rocksdb::IODebugContext;
@@ -99,6 +102,8 @@ class LimitedFs final : public rocksdb::FileSystemWrapper {
   };
 
   IOStatus change() {
+    ++seen_;
+    if (once_.fetch_sub(1) == 1) return IOStatus::IOError("an error of the disk");
     if (changes_.fetch_sub(1) > 0) return IOStatus::OK();
     changes_ = -1;
     return IOStatus::IOError("the process is dead");
@@ -113,6 +118,8 @@ class LimitedFs final : public rocksdb::FileSystemWrapper {
 
   std::atomic<std::int64_t> bytes_{std::numeric_limits<std::int64_t>::max()};
   std::atomic<std::int64_t> changes_{std::numeric_limits<std::int64_t>::max()};
+  std::atomic<std::int64_t> once_{0};
+  std::atomic<std::uint64_t> seen_{0};
   std::atomic<std::uint64_t> refused_{0};
   std::string listed_;
   std::function<void()> hook_;

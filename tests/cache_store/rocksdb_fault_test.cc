@@ -193,6 +193,54 @@ TEST_F(RocksDbDamage, ADamagedHeadCanBeListedRemovedAndReplaced) {
   EXPECT_EQ(opened.host->gc()->puts, 0U);
 }
 
+// The default tenant's own entry stands in front of a shared one under the same id.
+TEST_F(RocksDbDamage, AnOwnEntryThatIsDamagedHidesNoSharedOne) {
+  const auto own_blocks = raw(RawStore::kBlocks);
+  const auto own_head = raw(RawStore::kHeads)[0];
+  PutRequest shared = request_;
+  shared.sharing = Sharing::kShared;
+  shared.if_exists = IfExists::kKeep;
+  shared.set = *convert_kvset(make_put({.origins_per_head = true}, 9).set, DType::kBF16);
+  {
+    const Opened opened = open(scratch_.store());
+    ASSERT_TRUE((*opened.host->view({}, {.publisher = true}))->put(shared).is_ok());
+    EXPECT_EQ(opened.store->find(id_)->sharing, Sharing::kPrivate);
+  }
+  const auto expect_shared = [&](const std::string& what) {
+    const Opened opened = open(scratch_.store());
+    const auto got = opened.store->get(id_);
+    ASSERT_TRUE(got.is_ok()) << what << ": " << got.status().to_string();
+    expect_same_set(*got, shared.set);
+    EXPECT_TRUE(opened.store->read_origins(id_).is_ok()) << what;
+    EXPECT_TRUE(opened.store->read_packed(id_).is_ok()) << what;
+    EXPECT_EQ(opened.store->verify(id_).code(), StatusCode::kCorrupt) << what;  // the damage is told
+    EXPECT_NE(opened.store->set_label(id_, "x").code(), StatusCode::kOk) << what;
+  };
+  for (const std::size_t block : {0, 2}) {
+    std::string flipped = own_blocks[block].second;
+    flipped[flipped.size() / 2] ^= 8;
+    RawStore(scratch_.store()).put(RawStore::kBlocks, own_blocks[block].first, flipped);
+    const Opened opened = open(scratch_.store());
+    const auto got = opened.store->get(id_);
+    ASSERT_TRUE(got.is_ok()) << block << ": " << got.status().to_string();
+    expect_same_set(*got, shared.set);
+    auto streamed = opened.store->stream(id_);
+    ASSERT_TRUE(streamed.is_ok());
+    EXPECT_TRUE((*streamed)->layer(1).is_ok());
+    EXPECT_TRUE((*streamed)->finish().is_ok());
+    EXPECT_EQ(opened.store->verify(id_).code(), StatusCode::kCorrupt);
+  }
+  EXPECT_EQ(open(scratch_.store()).host->scrub({})->quarantined, std::vector<CacheId>{id_});
+  expect_shared("quarantine");
+  std::string flipped = own_head.second;
+  flipped[50] ^= 1;
+  RawStore(scratch_.store()).put(RawStore::kHeads, own_head.first, flipped);
+  expect_shared("head");
+  // Where both are damaged the own one's damage is told.
+  EXPECT_TRUE(open(scratch_.store()).store->remove(id_).is_ok());
+  EXPECT_TRUE(open(scratch_.store()).store->verify(id_).is_ok());
+}
+
 TEST_F(RocksDbDamage, ANewerProgramsHeadKeepsItsBlocks) {
   const auto [key, value] = raw(RawStore::kHeads)[0];
   const auto blocks = raw(RawStore::kBlocks);

@@ -78,6 +78,23 @@ TEST(RocksDbDirectory, WhatIsNotOursIsLeftAlone) {
   EXPECT_EQ(files_in(foreign), before);
 }
 
+TEST(RocksDbDirectory, AnInterruptedRestoreIsCalledSo) {
+  ScratchDirectory scratch;
+  fs::create_directories(fs::path(scratch.store()) / "finchkv.restoring");
+  write_file(fs::path(scratch.store()) / "000007.sst", "moved up already");
+  for (const auto mode : {RocksDbOptions::Mode::kRead, RocksDbOptions::Mode::kWrite}) {
+    RocksDbOptions options;
+    options.mode = mode;
+    const Status status = open_status(scratch.store(), options);
+    EXPECT_EQ(status.code(), StatusCode::kInvalidArgument);
+    EXPECT_NE(status.message().find("a restore that was interrupted"), std::string::npos) << status.message();
+    EXPECT_NE(status.message().find("finchkv restore"), std::string::npos) << status.message();
+  }
+  // Restoring again would not do: it takes a directory with other files for somebody's.
+  write_file(fs::path(scratch.store()) / "thesis.txt", "all I have");
+  EXPECT_NE(open_status(scratch.store()).message().find("holds other files"), std::string::npos);
+}
+
 TEST(RocksDbDirectory, MarkersOfOtherFormats) {
   ScratchDirectory scratch;
   { const Opened opened = open(scratch.store()); }

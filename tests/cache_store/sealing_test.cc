@@ -325,6 +325,103 @@ TEST(Sealing, ASegmentThatFailsLeavesZeroesAndTheOthersReadable) {
   EXPECT_TRUE(all_zero(out));
 }
 
+/// A sealed block that arrives in pieces at the place where it is opened.
+class Arrival {
+ public:
+  Arrival(const Bytes& sealed, std::uint64_t plain)
+      : sealed_(sealed), place_(sealed.size(), std::byte{0xaa}), plain_(plain) {}
+
+  [[nodiscard]] InPlaceOpener opener() {
+    auto made = InPlaceOpener::create(key_of(1), kPut, kOrdinal, place_, plain_);
+    EXPECT_TRUE(made.is_ok());
+    return *std::move(made);
+  }
+  void come(InPlaceOpener& opener, std::size_t from, std::size_t to) {
+    std::copy(sealed_.begin() + static_cast<std::ptrdiff_t>(from), sealed_.begin() + static_cast<std::ptrdiff_t>(to),
+              place_.begin() + static_cast<std::ptrdiff_t>(from));
+    opener.advance(to);
+  }
+  [[nodiscard]] std::span<const std::byte> place() const { return place_; }
+
+ private:
+  const Bytes& sealed_;
+  Bytes place_;
+  std::uint64_t plain_;
+};
+
+TEST(InPlaceOpener, OpensWhateverPiecesItComesIn) {
+  for (const std::uint64_t length : kLengths) {
+    const Bytes plain = random_bytes(length, 3);
+    const Bytes sealed = sealed_of(key_of(1), kPut, kOrdinal, plain);
+    for (const std::size_t piece : {std::size_t{1000}, std::size_t{kSegment}, std::size_t{kSegment + kTagBytes},
+                                    std::size_t{256 << 10}, sealed.size()}) {
+      Arrival arrival(sealed, length);
+      InPlaceOpener opener = arrival.opener();
+      for (std::size_t at = 0; at < sealed.size(); at += piece) {
+        arrival.come(opener, at, std::min(at + piece, sealed.size()));
+      }
+      ASSERT_TRUE(opener.finish().is_ok()) << length << " in pieces of " << piece;
+      ASSERT_TRUE(std::equal(plain.begin(), plain.end(), arrival.place().begin())) << length << " by " << piece;
+    }
+  }
+}
+
+TEST(InPlaceOpener, WhatItOpenedStaysOnlyWhenItFinishes) {
+  const Bytes plain = random_bytes(3 * kSegment, 3);
+  const Bytes sealed = sealed_of(key_of(1), kPut, kOrdinal, plain);
+  Arrival arrival(sealed, plain.size());
+  {
+    InPlaceOpener opener = arrival.opener();
+    arrival.come(opener, 0, sealed.size());
+    EXPECT_TRUE(std::equal(plain.begin(), plain.end(), arrival.place().begin()));
+  }
+  EXPECT_TRUE(all_zero(arrival.place()));
+  {
+    InPlaceOpener opener = arrival.opener();
+    arrival.come(opener, 0, sealed.size() - 1);
+    EXPECT_EQ(opener.finish().code(), StatusCode::kInternal);
+  }
+  EXPECT_TRUE(all_zero(arrival.place()));
+  {
+    InPlaceOpener first = arrival.opener();
+    arrival.come(first, 0, sealed.size());
+    InPlaceOpener moved = std::move(first);
+    EXPECT_TRUE(moved.finish().is_ok());
+  }
+  EXPECT_TRUE(std::equal(plain.begin(), plain.end(), arrival.place().begin()));
+}
+
+TEST(InPlaceOpener, ABadSegmentEndsItUntilTheBytesComeAgain) {
+  const Bytes plain = random_bytes(3 * kSegment, 3);
+  const Bytes good = sealed_of(key_of(1), kPut, kOrdinal, plain);
+  for (const std::size_t segment : {0, 1, 2}) {
+    Bytes sealed = good;
+    sealed[segment * (kSegment + kTagBytes) + 5] ^= std::byte{1};
+    Arrival arrival(sealed, plain.size());
+    {
+      InPlaceOpener opener = arrival.opener();
+      arrival.come(opener, 0, sealed.size());
+      EXPECT_EQ(opener.finish().code(), StatusCode::kCorrupt);
+    }
+    EXPECT_TRUE(all_zero(arrival.place()));
+    InPlaceOpener opener = arrival.opener();
+    arrival.come(opener, 0, sealed.size());
+    sealed = good;
+    opener.restart();
+    arrival.come(opener, 0, kSegment);
+    arrival.come(opener, kSegment, sealed.size());
+    EXPECT_TRUE(opener.finish().is_ok());
+    EXPECT_TRUE(std::equal(plain.begin(), plain.end(), arrival.place().begin()));
+  }
+}
+
+TEST(InPlaceOpener, RefusesASizeThatTheBlockCannotHave) {
+  Bytes place(2 * kSegment, std::byte{0xaa});
+  EXPECT_EQ(InPlaceOpener::create(key_of(1), kPut, kOrdinal, place, 2 * kSegment).status().code(),
+            StatusCode::kCorrupt);
+  EXPECT_TRUE(all_zero(place));
+}
+
 TEST(Sealing, RefusesMemoryOfTheWrongSizeAndSegmentsThatAreNot) {
   const DataKey key = key_of(5);
   Bytes plain(kSegment + 10);

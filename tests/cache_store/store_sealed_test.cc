@@ -1,6 +1,8 @@
 // Sealed entries, over every Store: who has the key reads them, who has not learns nothing of what is in them.
 #include <fstream>
 #include <iterator>
+#include <memory>
+#include <utility>
 
 #include <gtest/gtest.h>
 
@@ -166,6 +168,24 @@ TEST_P(StoreSealed, WhatIsNotSealedIsNotTakenForASealedEntry) {
   EXPECT_EQ(sealing->list({}, 10)->unreadable, std::vector<CacheId>{id});
   EXPECT_TRUE(put(*sealing, request).sealed);  // takes its place
   expect_same_set(*sealing->get(id), request.set);
+}
+
+TEST_P(StoreSealed, ARewrappedHeadIsNoOtherPut) {
+  std::unique_ptr<Store> renewing;
+  bool rewrapped = false;
+  open({.during_put = [&] {
+    if (!renewing || std::exchange(rewrapped, true)) return;
+    const auto changed = renewing->rewrap_keys();
+    EXPECT_TRUE(changed.is_ok() && *changed == 1U);
+  }});
+  PutRequest request = make_put({}, 1, kAlice);
+  const CacheId id = put(*sealed_view(kAlice, {10}), request).id;
+  renewing = sealed_view(kAlice, {20, 10});
+  request.set = testing::make_set({}, 77);
+  request.if_exists = IfExists::kReplace;
+  EXPECT_EQ(put(*renewing, request).id, id);
+  EXPECT_EQ(rewrapped, GetParam().persistent);
+  expect_same_set(*renewing->get(id), request.set);
 }
 
 FINCHKV_OVER_ALL_STORES(StoreSealed);

@@ -45,9 +45,10 @@ class StoreTenants : public testing::StoreTest {
  protected:
   void expect_nothing_of(Store& other, const CacheId& id) {
     for (const auto& [name, code] : probe(other, id)) EXPECT_EQ(code, StatusCode::kNotFound) << name;
-    const auto page = other.list({}, 100);
-    EXPECT_TRUE(page->entries.empty());
-    EXPECT_TRUE(page->unreadable.empty());
+    for (const auto& page : {other.list({}, 100), other.list_shared({}, 100)}) {
+      EXPECT_TRUE(page->entries.empty());
+      EXPECT_TRUE(page->unreadable.empty());
+    }
     const auto stats = other.stats();
     EXPECT_EQ(stats->entries, 0U);
     EXPECT_EQ(stats->unreadable, 0U);
@@ -121,7 +122,7 @@ TEST_P(StoreTenants, SharingIsAPublishersRight) {
   EXPECT_EQ(put(*publisher(kAlice), shared_put(1)).sharing, Sharing::kShared);
 }
 
-TEST_P(StoreTenants, WhatIsSharedIsFoundByAllAndListedByNone) {
+TEST_P(StoreTenants, WhatIsSharedIsFoundAndListedByAll) {
   const PutRequest request = shared_put(1);
   const CacheId id = put(*publisher(kAlice), request).id;
   EXPECT_EQ(id, cache_id(request.identity, {}));
@@ -138,8 +139,15 @@ TEST_P(StoreTenants, WhatIsSharedIsFoundByAllAndListedByNone) {
     EXPECT_EQ(store->find(id)->hits, ++hits);
     EXPECT_EQ(*store->read_document_tokens(id), *request.document_tokens);
     EXPECT_TRUE(store->verify(id).is_ok());
-    EXPECT_TRUE(store->list({}, 10)->entries.empty());
-    EXPECT_EQ(store->resolve_prefix(id.hex()).status().code(), StatusCode::kNotFound);
+    EXPECT_TRUE(store->list({}, 10)->entries.empty());  // of its own it has none
+    const auto listed = store->list_shared({}, 10);
+    ASSERT_EQ(listed->entries.size(), 1U);
+    EXPECT_EQ(listed->entries[0].id, id);
+    EXPECT_EQ(listed->entries[0].sharing, Sharing::kShared);
+    EXPECT_FALSE(listed->next);
+    EXPECT_TRUE(store->list_shared(id, 10)->entries.empty());
+    EXPECT_EQ(store->list_shared({}, 0).status().code(), StatusCode::kInvalidArgument);
+    EXPECT_EQ(*store->resolve_prefix(id.hex().substr(0, 10)), id);
     EXPECT_EQ(store->stats()->entries, 0U);
   }
   EXPECT_EQ(report().by_tenant.at("*").entries, 1U);
@@ -180,6 +188,39 @@ TEST_P(StoreTenants, OnesOwnComesBeforeWhatIsShared) {
   EXPECT_TRUE(store_->remove(id).is_ok());
   EXPECT_EQ(store_->find(id)->sharing, Sharing::kShared);
   EXPECT_EQ(store_->remove(id).code(), StatusCode::kPermissionDenied);
+}
+
+TEST_P(StoreTenants, AReplacementThatIsSharedTakesThePlaceOfOnesOwn) {
+  const auto publishing = publisher();
+  const PutRequest own = make_put({}, 1);
+  const CacheId id = put(*publishing, own).id;
+  const CacheId other = put(*publishing, make_put({}, 2)).id;
+  PutRequest shared = shared_put(1);
+  shared.set = make_set({}, 77);
+  EXPECT_EQ(put(*publishing, shared).sharing, Sharing::kShared);
+  EXPECT_EQ(publishing->find(id)->sharing, Sharing::kPrivate);  // kept beside it
+  EXPECT_EQ(*publishing->resolve_prefix(id.hex().substr(0, 12)), id);
+  shared.if_exists = IfExists::kReplace;
+  EXPECT_EQ(put(*publishing, shared).sharing, Sharing::kShared);
+  EXPECT_EQ(publishing->find(id)->sharing, Sharing::kShared);
+  expect_same_set(*publishing->get(id), shared.set);
+  EXPECT_EQ(find_code(*publishing, other), StatusCode::kOk);
+  const StoreReport now = report();
+  EXPECT_EQ(now.total.entries, 2U);
+  EXPECT_EQ(now.held_bytes + now.reserved_bytes, 0U);
+  EXPECT_EQ(host_->gc()->blocks, 0U);
+}
+
+TEST_P(StoreTenants, AScrubOfSomeLooksAtThese) {
+  const CacheId own = put(*store_, make_put({}, 1)).id;
+  const CacheId shared = put(*publisher(), shared_put(2)).id;
+  put(*view(kAlice), make_put({}, 3, kAlice));
+  ScrubOptions some;
+  some.only = std::vector<CacheId>{own, shared};
+  EXPECT_EQ(host_->scrub(some)->entries, 2U);
+  some.tenant = "alice";
+  EXPECT_EQ(host_->scrub(some)->entries, 1U);
+  EXPECT_EQ(host_->scrub({})->entries, 3U);
 }
 
 FINCHKV_OVER_ALL_STORES(StoreTenants);

@@ -117,12 +117,34 @@ TEST_F(Keys, SharedEntriesAreForEveryTenant) {
   EXPECT_EQ(found["hit"], true);
   EXPECT_EQ(found["id"], shared["id"]);
   const std::string id = shared["id"];
-  EXPECT_TRUE(entries("store", b).empty()) << "it is nobody's own";
+  const auto listed = entries("store", b);
+  ASSERT_EQ(listed.size(), 1U) << "everybody may see what is shared";
+  EXPECT_EQ(listed[id]["shared"], true);
+  const testing::Ran table = run(in_store({"ls"}) + b);
+  EXPECT_NE(table.out.find("MARKS"), std::string::npos) << table.out;
+  EXPECT_NE(table.out.find("  S"), std::string::npos) << table.out;
+  EXPECT_EQ(must_json(in_store({"stats"}) + b)["entries"], 0) << "it is nobody's own";
+  EXPECT_EQ(must_json(in_store({"show", id.substr(0, 12)}) + b)["id"], id);
   EXPECT_EQ(must_json(in_store({"show", id}) + b)["shared"], true);
   expect_refused(in_store({"rm", id}) + b, 1, "publisher");
   EXPECT_EQ(must_json(in_store({"stats"}))["store"]["by_tenant"]["*"]["entries"], 1);
   EXPECT_EQ(must_json(in_store({"rm", id, "--publisher"}) + b)["removed"], Arguments{id});
   EXPECT_EQ(must_json(on_tokens("ask") + b)["hit"], false);
+}
+
+TEST_F(Keys, ADamagedPrivateEntryIsMendedByAskingToShare) {
+  // The default tenant's own entry has the id of the shared one, and is found before it.
+  const std::string id = compress({"--kv-dtype", "f32"});
+  ASSERT_EQ(run(in_store({"export", id, path("one")})).status, 0);
+  std::filesystem::remove_all(path("store"));
+  testing::store_in_tables(path("one"), path("store"));
+  ASSERT_EQ(testing::damage(path("store"), testing::first_keys(path("one"))), 1);
+  const Arguments share = {"--kv-dtype", "f32", "--share"};
+  EXPECT_EQ(must_json(on_tokens("compress") + share)["hit"], false);
+  EXPECT_EQ(must_json(on_tokens("compress") + share)["hit"], true);
+  EXPECT_EQ(must_json(on_tokens("compress") + Arguments{"--kv-dtype", "f32"})["hit"], true);
+  EXPECT_EQ(run(in_store({"verify"})).status, 0);
+  EXPECT_EQ(entries()[id]["shared"], true);
 }
 
 TEST_F(Keys, WhatIsPrivateIsPublishedWithoutReadingItAgain) {

@@ -66,6 +66,23 @@ TEST_F(Scrub, VerifyCanQuarantine) {
   EXPECT_EQ(stats["entries"], 1);
 }
 
+TEST_F(Scrub, VerifyQuarantinesOnlyWhatItWasAskedAbout) {
+  write_document("other.json", 41);
+  std::vector<std::string> ids;
+  for (const char* doc : {"doc.json", "other.json"}) {
+    ids.push_back(compress({"--kv-dtype", "f32"}, doc));
+    ASSERT_EQ(run(in_store({"export", ids.back(), path(ids.back())})).status, 0);
+  }
+  std::filesystem::remove_all(path("store"));
+  for (const std::string& id : ids) store_in_tables(path(id), path("store"));
+  for (const std::string& id : ids) ASSERT_EQ(damage(path("store"), first_keys(path(id))), 1);
+  const Ran one = run(in_store({"verify", ids[0].substr(0, 12), "--quarantine", "--json"}));
+  EXPECT_EQ(one.status, 4) << one.err;
+  EXPECT_EQ(one.json()["quarantined"], Arguments{ids[0]});
+  EXPECT_EQ(run(in_store({"ls", "--json"})).json()["unreadable"], Arguments{ids[0]});
+  EXPECT_EQ(run(in_store({"verify", "--quarantine", "--json"})).json()["quarantined"], Arguments{ids[1]});
+}
+
 TEST_F(Scrub, WhatIsReadAgainLeavesQuarantine) {
   const std::string id = damaged_store();
   ASSERT_EQ(run(in_store({"scrub"})).status, 4);
