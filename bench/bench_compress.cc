@@ -274,13 +274,19 @@ void reload_from_store(const Options& o, Transformer& model, const finchkv::KvSe
   constexpr std::int64_t kTimes = 9;
   Device& device = model.device();
   report["store_read_s"] = median_seconds(device, kTimes, [&] { static_cast<void>(value_or_exit(view->get(id))); });
-  const double whole = median_seconds(device, kTimes, [&] {
-    static_cast<void>(value_or_exit(DecodeContext::from_set(model, value_or_exit(view->get(id)), 256)));
-  });
+  const auto to_device = [&] {
+    const auto entry = value_or_exit(view->stream(id));
+    const auto& info = entry->info();
+    const finchkv::model::SetFrame frame{info.shape,         info.decoded, info.key_form,
+                                         info.next_position, info.rope,    info.n_kept};
+    const auto layer = [&](std::uint32_t l) { return entry->layer(l); };
+    return value_or_exit(DecodeContext::from_layers(model, frame, layer, 256));
+  };
+  const double whole = median_seconds(device, kTimes, [&] { static_cast<void>(to_device()); });
   report["store_to_device_s"] = whole;
   report["store_to_device_gb_per_s"] = report["set_bytes"].get<double>() / whole / 1e9;
   report["store_hit_to_first_token_s"] = median_seconds(device, kTimes, [&] {
-    DecodeContext context = value_or_exit(DecodeContext::from_set(model, value_or_exit(view->get(id)), 256));
+    DecodeContext context = to_device();
     static_cast<void>(value_or_exit(model.forward(prompt, context, LogitRows::kLast)));
   });
 }

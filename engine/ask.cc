@@ -1,5 +1,9 @@
 #include "engine/ask.h"
 
+#include <algorithm>
+#include <optional>
+#include <utility>
+
 #include <fmt/format.h>
 
 #include "cache_store/codec.h"
@@ -97,20 +101,56 @@ bool may_be_read_again(const Status& status) {
   return status.code() == StatusCode::kNotFound || status.code() == StatusCode::kCorrupt;
 }
 
-// One entry, whole: not_found and corrupt as the store says.
-Status load(const Prepared& p, cache_store::Store& store, const cache_store::CacheId& id, Obtained& out) {
+// What an answer is decoded from, made while an entry's layers are still on their way. Only where the weights are
+// loaded: loading them can take longer than a reader may hold an entry without using it.
+class EarlyContext {
+ public:
+  EarlyContext(const Prepared& p, model::Model& model, std::int64_t room) : p_(p), model_(model), room_(room) {}
+
+  Status take(cache_store::EntryStream& entry) {
+    drop();
+    if (model_.transformer() == nullptr) return Status::ok();
+    FINCHKV_RETURN_IF_ERROR(check_model(p_, model_));
+    const cache_store::EntryInfo& info = entry.info();
+    const model::SetFrame frame{info.shape, info.decoded, info.key_form, info.next_position, info.rope, info.n_kept};
+    auto made = model::DecodeContext::from_layers(
+        *model_.transformer(), frame, [&entry](std::uint32_t layer) { return entry.layer(layer); }, room_);
+    FINCHKV_RETURN_IF_ERROR(made.status());
+    context_.emplace(*std::move(made));
+    return Status::ok();
+  }
+  void drop() { context_.reset(); }  ///< what it was made of turned out to be damaged
+  /// Of `set` where it was not made early.
+  Result<model::DecodeContext> give(const KvSet& set) {
+    if (context_) return *std::move(context_);
+    return model::DecodeContext::from_set(*model_.transformer(), set, room_);
+  }
+
+ private:
+  const Prepared& p_;
+  model::Model& model_;
+  std::int64_t room_;
+  std::optional<model::DecodeContext> context_;
+};
+
+// One entry, whole: not_found and corrupt as the store says. `early` may be null.
+Status load(const Prepared& p, cache_store::Store& store, const cache_store::CacheId& id, EarlyContext* early,
+            Obtained& out) {
   const auto looked = clock::now();
   auto entry = store.stream(id);
   out.ms.lookup += ms_since(looked);
   FINCHKV_RETURN_IF_ERROR(entry.status());
+  const auto& n_kept = (*entry)->info().n_kept;
+  const std::uint64_t longest = n_kept.empty() ? 0 : *std::max_element(n_kept.begin(), n_kept.end());
+  // An entry of another length than the plan's is not what this reading makes, whoever wrote it.
+  if (longest != static_cast<std::uint64_t>(p.plan.budget)) {
+    return Status::corrupt(fmt::format("the entry keeps {} where {} were asked for", longest, p.plan.budget));
+  }
   const auto start = clock::now();
+  if (early != nullptr) FINCHKV_RETURN_IF_ERROR(early->take(**entry));
   Result<KvSet> set = (*entry)->finish();
   out.ms.reload += ms_since(start);
   FINCHKV_RETURN_IF_ERROR(set.status());
-  // An entry of another length than the plan's is not what this reading makes, whoever wrote it.
-  if (set->max_kept() != static_cast<std::uint64_t>(p.plan.budget)) {
-    return Status::corrupt(fmt::format("the entry keeps {} where {} were asked for", set->max_kept(), p.plan.budget));
-  }
   out.hit = true;
   out.id = id;
   out.stored_bytes = (*entry)->info().stored_bytes;
@@ -130,7 +170,7 @@ Status publish_own(const Prepared& p, cache_store::Store& store) {
 }
 
 // Ok with out.hit on a hit, ok without on a miss; then `replace` says whether what is there is to be replaced.
-Status look_up(const Prepared& p, cache_store::Store& store, bool& replace, Obtained& out) {
+Status look_up(const Prepared& p, cache_store::Store& store, EarlyContext* early, bool& replace, Obtained& out) {
   if (p.request.keeping.sharing == cache_store::Sharing::kShared) {
     const Status published = publish_own(p, store);
     if (!published.is_ok() && !may_be_read_again(published)) return published;
@@ -139,16 +179,30 @@ Status look_up(const Prepared& p, cache_store::Store& store, bool& replace, Obta
       return Status::ok();
     }
   }
-  Status found = load(p, store, p.target().id, out);
+  Status found = load(p, store, p.target().id, early, out);
   replace = found.code() == StatusCode::kCorrupt;
   if (may_be_read_again(found) && p.target().id != p.shared.id) {
-    const Status shared = load(p, store, p.shared.id, out);
+    const Status shared = load(p, store, p.shared.id, early, out);
     // A damaged shared entry is its publisher's to replace.
     if (shared.is_ok() || !may_be_read_again(shared)) found = shared;
   }
   // A damaged entry is read again and replaced; one that is gone is read. Anything else (a store that cannot be read
   // at all) is the caller's to know.
   return may_be_read_again(found) ? Status::ok() : found;
+}
+
+Result<Obtained> obtain_with(const Prepared& p, model::Model& model, cache_store::Store* store,
+                             const std::function<Status()>& weights, const compressor::Progress& progress,
+                             EarlyContext* early) {
+  Obtained out;
+  bool replace = p.request.refresh;
+  if (store != nullptr && !p.request.refresh) {
+    FINCHKV_RETURN_IF_ERROR(look_up(p, *store, early, replace, out));
+    if (out.hit) return out;
+  }
+  if (early != nullptr) early->drop();
+  FINCHKV_ASSIGN_OR_RETURN(out.set, read_and_store(p, model, store, replace, weights, progress, out));
+  return out;
 }
 
 }  // namespace
@@ -183,14 +237,7 @@ Result<std::unique_ptr<Prepared>> prepare(Request request, const model::Model& m
 
 Result<Obtained> obtain(const Prepared& p, model::Model& model, cache_store::Store* store,
                         const std::function<Status()>& weights, const compressor::Progress& progress) {
-  Obtained out;
-  bool replace = p.request.refresh;
-  if (store != nullptr && !p.request.refresh) {
-    FINCHKV_RETURN_IF_ERROR(look_up(p, *store, replace, out));
-    if (out.hit) return out;
-  }
-  FINCHKV_ASSIGN_OR_RETURN(out.set, read_and_store(p, model, store, replace, weights, progress, out));
-  return out;
+  return obtain_with(p, model, store, weights, progress, nullptr);
 }
 
 Result<Asked> ask(const Prepared& p, model::Model& model, cache_store::Store* store,
@@ -203,12 +250,12 @@ Result<Asked> ask(const Prepared& p, model::Model& model, cache_store::Store* st
                     p.request.answer_tokens));
   }
   Asked asked;
-  FINCHKV_ASSIGN_OR_RETURN(asked.entry, obtain(p, model, store, weights, progress));
+  const auto room = static_cast<std::int64_t>(p.request.prompt.size()) + generate.max_tokens;
+  EarlyContext early(p, model, room);
+  FINCHKV_ASSIGN_OR_RETURN(asked.entry, obtain_with(p, model, store, weights, progress, &early));
   FINCHKV_RETURN_IF_ERROR(weights());
   FINCHKV_RETURN_IF_ERROR(check_model(p, model));
-  const auto room = static_cast<std::int64_t>(p.request.prompt.size()) + generate.max_tokens;
-  FINCHKV_ASSIGN_OR_RETURN(model::DecodeContext context,
-                           model::DecodeContext::from_set(*model.transformer(), asked.entry.set, room));
+  FINCHKV_ASSIGN_OR_RETURN(model::DecodeContext context, early.give(asked.entry.set));
   FINCHKV_ASSIGN_OR_RETURN(
       asked.answer, model::generate(*model.transformer(), &model.tokenizer(), context, p.request.prompt, generate));
   asked.entry.ms.first_token = asked.answer.first_token;

@@ -1,11 +1,48 @@
 #include "model/decode_context.h"
 
+#include <algorithm>
+
 #include <fmt/format.h>
 
 namespace finchkv::model {
 
 using kernels::ElementType;
 using kernels::Tensor;
+
+namespace {
+
+// Whether this model can go on behind such a set: the largest count of its layers.
+Result<std::int64_t> check_frame(const Transformer& model, const SetFrame& set, std::int64_t append) {
+  const ModelConfig& c = model.config();
+  if (set.shape.n_layers != c.n_layers || set.shape.n_kv_heads != c.n_kv_heads || set.shape.head_dim != c.head_dim ||
+      set.n_kept.size() != set.shape.n_layers) {
+    return Status::invalid_argument(fmt::format(
+        "the entry has {} layers, {} KV heads of {} dimensions; the model has {}, {} of {}: they do not belong "
+        "together",
+        set.shape.n_layers, set.shape.n_kv_heads, set.shape.head_dim, c.n_layers, c.n_kv_heads, c.head_dim));
+  }
+  if (set.key_form == KeyForm::kNone || set.rope != c.rope) {
+    return Status::invalid_argument(
+        "the entry's keys were made for another position encoding than the model's: they do not belong together");
+  }
+  const std::uint64_t longest = set.n_kept.empty() ? 0 : *std::max_element(set.n_kept.begin(), set.n_kept.end());
+  if (set.key_form == KeyForm::kPreRope && set.next_position != longest) {
+    return Status::invalid_argument(fmt::format(
+        "the entry says that its prompt starts at {}, but its longest layer keeps {}", set.next_position, longest));
+  }
+  // Sets come from files too: a position is only believed inside the model's window.
+  const auto window = static_cast<std::uint64_t>(c.context_length);
+  if (append < 0 || set.next_position < longest || set.next_position > window ||
+      static_cast<std::uint64_t>(append) > window - set.next_position) {
+    return Status::invalid_argument(
+        fmt::format("the entry keeps {} and its prompt starts at {}; with {} more tokens that does not fit the model's "
+                    "context window of {}",
+                    longest, set.next_position, append, c.context_length));
+  }
+  return static_cast<std::int64_t>(longest);
+}
+
+}  // namespace
 
 Result<DecodeContext> DecodeContext::create(const Transformer& model, std::int64_t capacity) {
   DecodeContext context(model);
@@ -21,62 +58,54 @@ Result<DecodeContext> DecodeContext::create(const Transformer& model, std::int64
 }
 
 Result<DecodeContext> DecodeContext::from_set(const Transformer& model, const KvSet& set, std::int64_t append) {
-  const ModelConfig& c = model.config();
   FINCHKV_RETURN_IF_ERROR(set.validate());
-  if (set.shape.n_layers != c.n_layers || set.shape.n_kv_heads != c.n_kv_heads || set.shape.head_dim != c.head_dim) {
-    return Status::invalid_argument(fmt::format(
-        "the entry has {} layers, {} KV heads of {} dimensions; the model has {}, {} of {}: they do not belong "
-        "together",
-        set.shape.n_layers, set.shape.n_kv_heads, set.shape.head_dim, c.n_layers, c.n_kv_heads, c.head_dim));
-  }
-  if (set.key_form == KeyForm::kNone || set.rope != c.rope) {
-    return Status::invalid_argument(
-        "the entry's keys were made for another position encoding than the model's: they do not belong together");
-  }
-  if (set.key_form == KeyForm::kPreRope && set.next_position != set.max_kept()) {
-    return Status::invalid_argument(
-        fmt::format("the entry says that its prompt starts at {}, but its longest layer keeps {}", set.next_position,
-                    set.max_kept()));
-  }
-  // Sets come from files too: a position is only believed inside the model's window.
-  const auto window = static_cast<std::uint64_t>(c.context_length);
-  if (append < 0 || set.next_position < set.max_kept() || set.next_position > window ||
-      static_cast<std::uint64_t>(append) > window - set.next_position) {
-    return Status::invalid_argument(
-        fmt::format("the entry keeps {} and its prompt starts at {}; with {} more tokens that does not fit the model's "
-                    "context window of {}",
-                    set.max_kept(), set.next_position, append, c.context_length));
-  }
-  const auto base = static_cast<std::int64_t>(set.next_position);
-  FINCHKV_ASSIGN_OR_RETURN(DecodeContext context, create(model, static_cast<std::int64_t>(set.max_kept()) + append));
-  context.base_ = base;
+  std::vector<std::uint32_t> n_kept;
+  for (const KvLayer& layer : set.layers) n_kept.push_back(layer.n_kept);
+  const SetFrame frame{set.shape, set.dtype, set.key_form, set.next_position, set.rope, n_kept};
+  return from_layers(
+      model, frame, [&set](std::uint32_t l) -> Result<KvLayer> { return set.layers[l]; }, append);
+}
+
+Result<DecodeContext> DecodeContext::from_layers(const Transformer& model, const SetFrame& frame,
+                                                 const std::function<Result<KvLayer>(std::uint32_t layer)>& layer,
+                                                 std::int64_t append) {
+  FINCHKV_ASSIGN_OR_RETURN(const std::int64_t longest, check_frame(model, frame, append));
+  FINCHKV_ASSIGN_OR_RETURN(DecodeContext context, create(model, longest + append));
+  context.base_ = static_cast<std::int64_t>(frame.next_position);
   context.append_capacity_ = append;
-  for (std::size_t l = 0; l < set.layers.size(); ++l) FINCHKV_RETURN_IF_ERROR(context.load_layer(set, l));
+  for (std::uint32_t l = 0; l < frame.shape.n_layers; ++l) {
+    FINCHKV_ASSIGN_OR_RETURN(const KvLayer from, layer(l));
+    FINCHKV_RETURN_IF_ERROR(context.load_layer(frame, from, l));
+  }
   FINCHKV_RETURN_IF_ERROR(model.device().synchronize());
   return context;
 }
 
-Status DecodeContext::load_layer(const KvSet& set, std::size_t index) {
+Status DecodeContext::load_layer(const SetFrame& frame, const KvLayer& from, std::size_t index) {
   Layer& layer = layers_[index];
-  const KvLayer& from = set.layers[index];
   kernels::Device& dev = model_->device();
-  const std::int64_t heads = set.shape.n_kv_heads, d = set.shape.head_dim, n = from.n_kept;
+  const std::int64_t heads = frame.shape.n_kv_heads, d = frame.shape.head_dim, n = from.n_kept;
+  const auto bytes = static_cast<std::size_t>(heads * n * d) * element_bytes(frame.dtype);
+  if (n != frame.n_kept[index] || from.keys.size() != bytes || from.values.size() != bytes) {
+    return Status::invalid_argument(
+        fmt::format("layer {} of the entry does not have the {} entries that it should", index, frame.n_kept[index]));
+  }
   layer.kept = n;
   if (n == 0) return Status::ok();
-  const ElementType type = set.dtype == DType::kBF16 ? ElementType::kBF16 : ElementType::kF32;
+  const ElementType type = frame.dtype == DType::kBF16 ? ElementType::kBF16 : ElementType::kF32;
   FINCHKV_ASSIGN_OR_RETURN(const Tensor keys, dev.empty(type, {heads, n, d}));
   FINCHKV_ASSIGN_OR_RETURN(const Tensor values, dev.empty(type, {heads, n, d}));
-  const auto upload = [&](std::span<const std::byte> bytes, const Tensor& to) {
-    if (set.dtype != DType::kF16) return dev.upload(bytes.data(), to);
+  const auto upload = [&](std::span<const std::byte> elements, const Tensor& to) {
+    if (frame.dtype != DType::kF16) return dev.upload(elements.data(), to);
     std::vector<float> wide(static_cast<std::size_t>(to.elements()));
-    convert_to_f32(DType::kF16, bytes.data(), wide.data(), wide.size());
+    convert_to_f32(DType::kF16, elements.data(), wide.data(), wide.size());
     dev.upload(wide.data(), to);
   };
   upload(from.keys, keys);
   upload(from.values, values);
   dev.copy(values, layer.values.slice(1, 0, n));
-  if (set.key_form == KeyForm::kPreRope) {
-    dev.rotate(set.rope, keys.transpose(0, 1), base_ - n, layer.keys.slice(1, 0, n).transpose(0, 1));
+  if (frame.key_form == KeyForm::kPreRope) {
+    dev.rotate(frame.rope, keys.transpose(0, 1), base_ - n, layer.keys.slice(1, 0, n).transpose(0, 1));
   } else {
     dev.copy(keys, layer.keys.slice(1, 0, n));
   }

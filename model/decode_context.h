@@ -4,12 +4,24 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <span>
 #include <vector>
 
 #include "base/kvset.h"
 #include "model/transformer.h"
 
 namespace finchkv::model {
+
+/// What is known of a set before its layers are there. Views: the caller's.
+struct SetFrame {
+  KvShape shape;
+  DType dtype = DType::kF32;
+  KeyForm key_form = KeyForm::kPreRope;
+  std::uint64_t next_position = 0;
+  const RopeRecord& rope;
+  std::span<const std::uint32_t> n_kept;  ///< [n_layers]
+};
 
 class DecodeContext final : public AttentionContext {
  public:
@@ -19,6 +31,11 @@ class DecodeContext final : public AttentionContext {
   /// shorter ones sit at the end of the longest, and appended tokens start at set.next_position.
   /// invalid_argument when the set's shape or RoPE record is not this model's, or it all passes the context window.
   static Result<DecodeContext> from_set(const Transformer& model, const KvSet& set, std::int64_t append);
+  /// The same from layers that are still on their way: `layer` is asked for each in order, and each goes to the device
+  /// while the next ones come. What it says when it fails is returned.
+  static Result<DecodeContext> from_layers(const Transformer& model, const SetFrame& frame,
+                                           const std::function<Result<KvLayer>(std::uint32_t layer)>& layer,
+                                           std::int64_t append);
 
   // Copies would share the cache's memory and count apart.
   DecodeContext(DecodeContext&&) = default;
@@ -46,7 +63,7 @@ class DecodeContext final : public AttentionContext {
     std::int64_t appended = 0;
   };
   explicit DecodeContext(const Transformer& model) : model_(&model) {}
-  Status load_layer(const KvSet& set, std::size_t layer);
+  Status load_layer(const SetFrame& frame, const KvLayer& from, std::size_t layer);
 
   const Transformer* model_;
   std::int64_t base_ = 0;
