@@ -53,7 +53,7 @@ RocksDbHost::~RocksDbHost() {
   // Only a store that holds nothing but its entries, whatever becomes of the machine from here on, was closed: any
   // other is looked through by the next writer.
   const bool clean = ledger().usage().held == 0 && uncertain_.empty();
-  if (clean && sync_log() && !write_failed_.load()) acknowledged_.note_closed();
+  if (clean && sync_log()) acknowledged_.note_closed();
 }
 
 Status RocksDbHost::open_writer() {

@@ -98,9 +98,13 @@ void RocksDbHost::reclaim_small() {
 }
 
 bool RocksDbHost::sync_log() {
+  if (write_failed_.load()) return false;  // RocksDB's assertions end the process over a log whose last write failed
   const auto database = this->database();
   const std::uint64_t written = database->db->GetLatestSequenceNumber();
-  if (!database->db->SyncWAL().ok()) return false;
+  if (!database->db->SyncWAL().ok()) {
+    write_failed_.store(true);
+    return false;
+  }
   acknowledged_.note(written);
   return true;
 }
