@@ -1,0 +1,325 @@
+/* finchkv: a persistent store for what language models have read. The C ABI.
+ *
+ * Conventions, which hold for every function here:
+ *
+ * Results. A function that can fail returns an fkv_code, FKV_OK (0) or what went wrong, and takes `fkv_error** error`
+ * last. When it fails and `error` is not NULL, *error is a sentence that belongs to the caller (fkv_error_free). What a
+ * failed call would have returned through a pointer is NULL or untouched. No exception, signal or abort crosses this
+ * boundary; running out of memory is FKV_RESOURCE_EXHAUSTED.
+ *
+ * Ownership. Every object that a function returns through a pointer belongs to the caller and has a function ending in
+ * _free (or _close) that takes NULL too. Objects hold what they need: they may be freed in any order, also after the
+ * store or model that they came from. Views (fkv_str, arrays) inside an object live as long as that object.
+ *
+ * Text. Strings in and out are UTF-8 as pointer and length, not terminated; {NULL, 0} means empty or "not given". Names
+ * and paths hold no NUL byte. An fkv_error's message and fkv_version() end in NUL as well.
+ *
+ * Structs. A struct whose first member is `struct_size` may grow at its end in later versions. The caller sets it to the
+ * sizeof of its own header (or uses an _INIT macro) and everything that is not wanted to zero. What an older caller's
+ * struct lacks counts as zero; what a newer caller's has and this library does not know must be zero. On the way out no
+ * more than struct_size bytes are written.
+ *
+ * Threads. Stores, entries, listings and sets may be used from many threads at once. A model answers one call at a
+ * time, others wait. A fetch (layers on their way) is used by one thread at a time. Callbacks run on the calling thread,
+ * before the call returns, and must not free what the call was given.
+ *
+ * Files and formats: docs/formats.md. Shared library: libfinchkv.so.0; everything in this file keeps its meaning within
+ * one FKV_ABI_VERSION.
+ */
+#ifndef FINCHKV_H
+#define FINCHKV_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(__GNUC__)
+#define FKV_API __attribute__((visibility("default")))
+#else
+#define FKV_API
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define FKV_ABI_VERSION 0
+
+typedef int32_t fkv_code;
+enum {
+  FKV_OK = 0,
+  FKV_INVALID_ARGUMENT = 1,   /* the call could never succeed as it was made */
+  FKV_NOT_FOUND = 2,
+  FKV_CORRUPT = 3,            /* stored bytes are not what was written */
+  FKV_UNAVAILABLE = 4,        /* not now: another process has it, or a callback stopped it */
+  FKV_RESOURCE_EXHAUSTED = 5, /* memory, disk, or a limit */
+  FKV_DEADLINE_EXCEEDED = 6,
+  FKV_PERMISSION_DENIED = 7,
+  FKV_UNSUPPORTED = 8,        /* a newer format, or a way that this build does not have */
+  FKV_INTERNAL = 9
+};
+
+typedef struct fkv_error fkv_error;
+typedef struct fkv_text fkv_text;
+typedef struct fkv_store fkv_store;
+typedef struct fkv_model fkv_model;
+typedef struct fkv_tokens fkv_tokens;
+typedef struct fkv_entry fkv_entry;
+typedef struct fkv_listing fkv_listing;
+typedef struct fkv_fetch fkv_fetch;
+typedef struct fkv_kvset fkv_kvset;
+typedef struct fkv_answer fkv_answer;
+struct DLManagedTensor; /* dlpack.h, https://github.com/dmlc/dlpack, version 0.x */
+
+typedef struct fkv_str {
+  const char* data;
+  size_t size; /* bytes */
+} fkv_str;
+
+/* The name of an entry. As text: 64 hex digits. */
+typedef struct fkv_id {
+  uint8_t bytes[32];
+} fkv_id;
+
+FKV_API uint32_t fkv_abi_version(void);   /* FKV_ABI_VERSION of the library */
+FKV_API const char* fkv_version(void);    /* "0.4.0" */
+
+FKV_API fkv_code fkv_error_code(const fkv_error* error);
+FKV_API const char* fkv_error_message(const fkv_error* error);
+FKV_API void fkv_error_free(fkv_error* error);
+FKV_API const char* fkv_code_name(fkv_code code); /* "not_found"; "unknown" for a number that is none */
+
+FKV_API fkv_str fkv_text_view(const fkv_text* text);
+FKV_API void fkv_text_free(fkv_text* text);
+
+FKV_API void fkv_id_hex(const fkv_id* id, char hex[64]); /* not terminated */
+FKV_API fkv_code fkv_id_parse(fkv_str hex, fkv_id* id, fkv_error** error);
+
+/* ---- Stores ---- */
+
+enum { FKV_READ = 0, FKV_WRITE = 1 };
+
+typedef struct fkv_store_options {
+  size_t struct_size;
+  fkv_str url;        /* a directory, rocksdb:DIRECTORY, or memory: ; unix:, tcp:, tls: and rados: are unsupported yet */
+  uint32_t mode;      /* FKV_READ: beside a process that writes. FKV_WRITE: one process at a time */
+  uint32_t create;    /* 1: a directory that is missing or empty becomes a store (FKV_WRITE) */
+  uint32_t wait_ms;   /* how long to wait for another process that writes; then FKV_UNAVAILABLE */
+  uint32_t publisher; /* 1: may put and remove shared entries */
+  fkv_str tenant;     /* not given: the default tenant */
+  fkv_str tenant_key; /* 16 bytes or more, for a named tenant */
+  fkv_str encryption_key_file; /* entries are sealed at rest under it; docs/security.md */
+} fkv_store_options;
+#define FKV_STORE_OPTIONS_INIT {sizeof(fkv_store_options), {NULL, 0}, 0, 0, 0, 0, {NULL, 0}, {NULL, 0}, {NULL, 0}}
+
+FKV_API fkv_code fkv_store_open(const fkv_store_options* options, fkv_store** store, fkv_error** error);
+FKV_API void fkv_store_close(fkv_store* store);
+
+/* The one entry whose id begins with these 1 to 64 hex digits. FKV_INVALID_ARGUMENT when several do, naming them. */
+FKV_API fkv_code fkv_store_resolve(fkv_store* store, fkv_str hex_prefix, fkv_id* id, fkv_error** error);
+FKV_API fkv_code fkv_store_find(fkv_store* store, const fkv_id* id, fkv_entry** entry, fkv_error** error);
+FKV_API fkv_code fkv_store_remove(fkv_store* store, const fkv_id* id, fkv_error** error);
+/* Reads all of an entry and checks it. */
+FKV_API fkv_code fkv_store_verify(fkv_store* store, const fkv_id* id, fkv_error** error);
+FKV_API fkv_code fkv_store_set_label(fkv_store* store, const fkv_id* id, fkv_str label, fkv_error** error);
+FKV_API fkv_code fkv_store_set_pinned(fkv_store* store, const fkv_id* id, uint32_t pinned, fkv_error** error);
+FKV_API fkv_code fkv_store_set_expiry(fkv_store* store, const fkv_id* id, uint64_t unix_ms, fkv_error** error);
+
+/* What is known of an entry without reading its tensors. */
+enum { FKV_PRE_ROPE = 0, FKV_ROTATED = 1, FKV_NO_ROPE = 2 };
+enum { FKV_F32 = 0, FKV_F16 = 1, FKV_BF16 = 2, FKV_Q8 = 3, FKV_Q4 = 4 };
+
+typedef struct fkv_entry_info {
+  size_t struct_size;
+  fkv_id id;
+  fkv_str label;
+  fkv_str reader; /* "chunks", "whole" */
+  fkv_str policy; /* "finch-span", ... */
+  uint64_t doc_tokens;
+  uint64_t prompt_tokens; /* 0 for policies that ignore the prompt */
+  uint64_t keep;
+  uint64_t chunk;
+  uint32_t n_layers, n_kv_heads, head_dim;
+  uint32_t origin_rows;   /* n_kv_heads, or 1 where the heads of a layer keep the same */
+  uint32_t max_kept;      /* the largest of the layers' */
+  uint32_t storage_dtype; /* FKV_F32 to FKV_Q4 */
+  uint32_t dtype;         /* of the tensors: FKV_F32, FKV_F16 or FKV_BF16 */
+  uint32_t key_form;
+  uint64_t next_position; /* where the prompt starts behind the set */
+  uint64_t stored_bytes, raw_bytes;
+  uint64_t compress_ms;
+  uint64_t created_unix_ms, last_used_unix_ms, expires_unix_ms; /* 0: never expires */
+  uint64_t hits;
+  uint32_t pinned, shared, sealed, has_document_tokens;
+} fkv_entry_info;
+
+FKV_API fkv_code fkv_entry_get_info(const fkv_entry* entry, fkv_entry_info* info, fkv_error** error);
+FKV_API void fkv_entry_free(fkv_entry* entry);
+
+/* Up to `limit` (1 to 10000) entries behind `after` (NULL: from the first), in the order of ids. */
+FKV_API fkv_code fkv_store_list(fkv_store* store, const fkv_id* after, uint32_t limit, fkv_listing** listing,
+                                fkv_error** error);
+FKV_API size_t fkv_listing_size(const fkv_listing* listing);
+FKV_API fkv_code fkv_listing_get_info(const fkv_listing* listing, size_t index, fkv_entry_info* info,
+                                      fkv_error** error);
+/* 1 and the id to go on after, or 0 at the end. */
+FKV_API uint32_t fkv_listing_next(const fkv_listing* listing, fkv_id* after);
+FKV_API void fkv_listing_free(fkv_listing* listing);
+
+/* JSON: entries, bytes, hits (this tenant's). */
+FKV_API fkv_code fkv_store_stats(fkv_store* store, fkv_text** json, fkv_error** error);
+
+/* One entry into a safetensors file, and back (docs/formats.md). What is there already stays as it is. */
+FKV_API fkv_code fkv_store_export(fkv_store* store, const fkv_id* id, fkv_str path, fkv_error** error);
+FKV_API fkv_code fkv_store_import(fkv_store* store, fkv_str path, fkv_id* id, fkv_error** error);
+
+/* ---- Fetching: tensors for an engine ---- */
+
+/* Begins to read an entry; layer l is usable while later ones are read. A hit. */
+FKV_API fkv_code fkv_store_fetch(fkv_store* store, const fkv_id* id, fkv_fetch** fetch, fkv_error** error);
+/* Waits for one layer: a set that has this layer alone, valid like any other. */
+FKV_API fkv_code fkv_fetch_layer(fkv_fetch* fetch, uint32_t layer, fkv_kvset** set, fkv_error** error);
+/* Waits for all layers. The fetch is of no further use but to be freed. */
+FKV_API fkv_code fkv_fetch_finish(fkv_fetch* fetch, fkv_kvset** set, fkv_error** error);
+FKV_API void fkv_fetch_free(fkv_fetch* fetch);
+
+typedef struct fkv_kvset_info {
+  size_t struct_size;
+  uint32_t n_layers, n_kv_heads, head_dim, origin_rows;
+  uint32_t dtype; /* as the tensors lie in memory */
+  uint32_t key_form;
+  uint64_t doc_tokens, next_position;
+  fkv_str rope_scaling; /* "none", "linear", "llama3", "yarn" */
+  float rope_theta, rope_factor, rope_attention_factor;
+  uint32_t rotary_dims, rope_interleaved;
+} fkv_kvset_info;
+
+FKV_API fkv_code fkv_kvset_get_info(const fkv_kvset* set, fkv_kvset_info* info, fkv_error** error);
+FKV_API fkv_code fkv_kvset_layer_kept(const fkv_kvset* set, uint32_t layer, uint32_t* n_kept, fkv_error** error);
+/* Where the layer's entries came from: [origin_rows, n_kept] document positions, ascending in each row. */
+FKV_API fkv_code fkv_kvset_origins(const fkv_kvset* set, uint32_t layer, const uint32_t** origins, size_t* count,
+                                   fkv_error** error);
+FKV_API void fkv_kvset_free(fkv_kvset* set);
+
+enum { FKV_KEYS = 0, FKV_VALUES = 1 };
+/* Which dimensions of a key RoPE turns together: as the model has them, (i, i + d/2) or (2i, 2i + 1). */
+enum { FKV_ORDER_AS_STORED = 0, FKV_HALF_SPLIT = 1, FKV_INTERLEAVED = 2 };
+#define FKV_DTYPE_AS_STORED 0xffffffffu
+#define FKV_ALL_HEADS 0xffffffffu
+
+typedef struct fkv_tensor_options {
+  size_t struct_size;
+  uint32_t layer;
+  uint32_t which;         /* FKV_KEYS or FKV_VALUES */
+  uint32_t head;          /* one KV head, or FKV_ALL_HEADS */
+  uint32_t dtype;         /* FKV_F32, FKV_F16, FKV_BF16, or FKV_DTYPE_AS_STORED */
+  uint32_t rotate;        /* keys of an FKV_PRE_ROPE set: 1 to turn entry i to base_position + i */
+  uint32_t order;         /* keys: FKV_ORDER_AS_STORED, FKV_HALF_SPLIT (as transformers has them), FKV_INTERLEAVED */
+  uint64_t base_position; /* with rotate */
+} fkv_tensor_options;
+#define FKV_TENSOR_OPTIONS_INIT \
+  {sizeof(fkv_tensor_options), 0, FKV_KEYS, FKV_ALL_HEADS, FKV_DTYPE_AS_STORED, 0, FKV_ORDER_AS_STORED, 0}
+
+/* A tensor [n_kv_heads, n_kept, head_dim], or [n_kept, head_dim] for one head, in host memory, read-only. As stored and
+ * not rotated it is a view without a copy; else one pass makes it. It holds the set: free it by its own deleter. */
+FKV_API fkv_code fkv_kvset_tensor(const fkv_kvset* set, const fkv_tensor_options* options,
+                                  struct DLManagedTensor** tensor, fkv_error** error);
+
+/* ---- Models ---- */
+
+typedef struct fkv_model_options {
+  size_t struct_size;
+  fkv_str path;              /* a GGUF file; of a split one, the first */
+  fkv_str fingerprint_cache; /* a file of remembered weight digests; not given: hash the weights at every opening */
+  uint32_t threads;          /* 0: all processors */
+  uint32_t reference;        /* 1: compute in f32 in a fixed order */
+} fkv_model_options;
+#define FKV_MODEL_OPTIONS_INIT {sizeof(fkv_model_options), {NULL, 0}, {NULL, 0}, 0, 0}
+
+/* Reads what is cheap; weights are loaded when a document must be read or an answer made. */
+FKV_API fkv_code fkv_model_open(const fkv_model_options* options, fkv_model** model, fkv_error** error);
+FKV_API void fkv_model_close(fkv_model* model);
+/* JSON: architecture, shape, context, tokenizer, template, fingerprints. */
+FKV_API fkv_code fkv_model_describe(fkv_model* model, fkv_text** json, fkv_error** error);
+/* Token ids of a text, without BOS or EOS. */
+FKV_API fkv_code fkv_model_tokenize(fkv_model* model, fkv_str text, uint32_t parse_special, fkv_tokens** tokens,
+                                    fkv_error** error);
+FKV_API fkv_code fkv_model_detokenize(fkv_model* model, const int32_t* tokens, size_t count, fkv_text** text,
+                                      fkv_error** error);
+FKV_API const int32_t* fkv_tokens_data(const fkv_tokens* tokens, size_t* count);
+FKV_API void fkv_tokens_free(fkv_tokens* tokens);
+
+/* ---- Asking: find, or read and store, then answer ---- */
+
+typedef struct fkv_ask_options {
+  size_t struct_size;
+  /* Document and prompt: texts, which the model's chat template is put around, or token ids of both. */
+  fkv_str document, prompt;
+  const int32_t* document_tokens;
+  size_t document_token_count;
+  const int32_t* prompt_tokens;
+  size_t prompt_token_count;
+  fkv_str instruction;   /* not given: the usual one */
+  fkv_str system;        /* not given: the template's own */
+  fkv_str chat_template; /* "chatml", "llama3", "mistral", "plain"; not given: the model's */
+
+  /* How to read. */
+  fkv_str reader; /* not given: "chunks" */
+  fkv_str policy; /* not given: "finch-span" */
+  uint64_t keep;  /* entries to keep per head; 0: see ratio */
+  double ratio;   /* of the document's tokens to one kept; 0: the default */
+  uint64_t chunk; /* 0: the default */
+  uint64_t seed;  /* of policies that draw */
+  uint32_t storage_dtype;
+
+  /* How to keep it, where this call is the one that stores it. */
+  uint32_t pinned;
+  uint32_t shared;
+  uint32_t refresh;             /* 1: read again and replace the entry */
+  uint32_t no_document_tokens;  /* 1: the document's ids are not stored beside the entry */
+  uint32_t zstd;
+  uint64_t ttl_ms;              /* 0: the store's setting */
+  fkv_str label;
+
+  /* How to answer. */
+  uint64_t max_tokens; /* 0: 128 */
+  double temperature;  /* 0: greedy */
+  double top_p;        /* 0: 1 */
+  uint64_t sampling_seed;
+  const fkv_str* stop;
+  size_t stop_count;
+
+  /* Callbacks return 0 to stop. Stopping the reading is FKV_UNAVAILABLE, stopping the answer just ends it. */
+  int (*on_progress)(void* user, uint64_t tokens_read, uint64_t tokens_in_all);
+  int (*on_text)(void* user, const char* text, size_t size);
+  void* user;
+  const volatile int32_t* cancel; /* not NULL: set to something other than 0, from any thread, it stops the call */
+} fkv_ask_options;
+
+/* `store` NULL: nothing is looked up or stored. */
+FKV_API fkv_code fkv_compress(fkv_model* model, fkv_store* store, const fkv_ask_options* options, fkv_answer** answer,
+                              fkv_error** error);
+FKV_API fkv_code fkv_ask(fkv_model* model, fkv_store* store, const fkv_ask_options* options, fkv_answer** answer,
+                         fkv_error** error);
+
+typedef struct fkv_answer_info {
+  size_t struct_size;
+  fkv_id id;
+  uint32_t hit;   /* 1: found, no document was read */
+  uint32_t ended; /* 1: by the model or a stop string, not by max_tokens */
+  fkv_str text;   /* empty after fkv_compress */
+  const int32_t* tokens;
+  size_t token_count;
+  uint64_t stored_bytes;
+  double lookup_ms, reload_ms, compress_ms, store_ms, decode_ms; /* 0 for steps that did not happen */
+} fkv_answer_info;
+
+FKV_API fkv_code fkv_answer_get_info(const fkv_answer* answer, fkv_answer_info* info, fkv_error** error);
+/* The set that the answer was made from. */
+FKV_API fkv_code fkv_answer_kvset(const fkv_answer* answer, fkv_kvset** set, fkv_error** error);
+FKV_API void fkv_answer_free(fkv_answer* answer);
+
+#ifdef __cplusplus
+} /* extern "C" */
+#endif
+
+#endif /* FINCHKV_H */

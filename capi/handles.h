@@ -1,0 +1,73 @@
+// What the C ABI's opaque types hold.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "base/kvset.h"
+#include "base/status.h"
+#include "cache_store/store.h"
+#include "capi/finchkv.h"
+#include "engine/ask.h"
+#include "model/model.h"
+
+struct fkv_error {
+  finchkv::Status status;
+};
+
+struct fkv_text {
+  std::string text;
+};
+
+struct fkv_tokens {
+  std::vector<std::int32_t> ids;
+};
+
+struct fkv_store {
+  std::shared_ptr<finchkv::cache_store::StoreHost> host;
+  std::shared_ptr<finchkv::cache_store::Store> store;
+  bool writes = false;
+};
+
+struct fkv_model {
+  std::mutex mutex;  // one call at a time
+  std::unique_ptr<finchkv::model::Model> model;
+  finchkv::kernels::NumericClass numeric = finchkv::kernels::NumericClass::kFast;
+  int threads = 0;
+
+  /// Loads the weights at the first call. The mutex is held.
+  [[nodiscard]] finchkv::Status weights();
+};
+
+struct fkv_entry {
+  finchkv::cache_store::EntryInfo info;
+};
+
+struct fkv_listing {
+  finchkv::cache_store::EntryPage page;
+};
+
+struct fkv_kvset {
+  finchkv::KvSet set;
+};
+
+struct fkv_fetch {
+  std::shared_ptr<finchkv::cache_store::Store> store;
+  std::shared_ptr<finchkv::cache_store::EntryStream> stream;
+};
+
+struct fkv_answer {
+  finchkv::engine::Asked asked;
+  std::string text;
+};
+
+namespace finchkv::capi {
+
+[[nodiscard]] cache_store::CacheId id_of(const fkv_id& id);
+[[nodiscard]] fkv_id id_out(const cache_store::CacheId& id);
+[[nodiscard]] fkv_entry_info info_out(const cache_store::EntryInfo& info);
+
+}  // namespace finchkv::capi

@@ -1,0 +1,121 @@
+#include <utility>
+
+#include "capi/guard.h"
+#include "capi/handles.h"
+
+using namespace finchkv;        // NOLINT(google-build-using-namespace): the definitions below are extern "C"
+using namespace finchkv::capi;  // NOLINT(google-build-using-namespace)
+
+namespace {
+
+// A set of one layer, which owns what the layer's views need as long as its stream does.
+KvSet one_layer(const cache_store::EntryInfo& info, const KvLayer& layer,
+                std::shared_ptr<cache_store::EntryStream> owner) {
+  KvSet set;
+  set.shape = info.shape;
+  set.shape.n_layers = 1;
+  set.dtype = info.decoded;
+  set.key_form = info.key_form;
+  set.doc_tokens = info.identity.doc_tokens;
+  set.next_position = info.next_position;
+  set.rope = info.rope;
+  set.layers.push_back(layer);
+  set.memory.push_back(std::move(owner));
+  return set;
+}
+
+Result<const KvLayer*> layer_of(const fkv_kvset* set, uint32_t layer) {
+  FINCHKV_RETURN_IF_ERROR(must_be_given(set, "set"));
+  if (layer >= set->set.layers.size()) {
+    return Status::invalid_argument(fmt::format("there is no layer {} in a set of {}", layer, set->set.layers.size()));
+  }
+  return &set->set.layers[layer];
+}
+
+}  // namespace
+
+extern "C" {
+
+fkv_code fkv_store_fetch(fkv_store* store, const fkv_id* id, fkv_fetch** fetch, fkv_error** error) {
+  return guard(error, [&]() -> Status {
+    FINCHKV_RETURN_IF_ERROR(must_be_given(store, "store"));
+    FINCHKV_RETURN_IF_ERROR(must_be_given(id, "id"));
+    FINCHKV_RETURN_IF_ERROR(must_be_given(fetch, "fetch"));
+    *fetch = nullptr;
+    FINCHKV_ASSIGN_OR_RETURN(std::unique_ptr<cache_store::EntryStream> stream, store->store->stream(id_of(*id)));
+    *fetch = new fkv_fetch{store->store, std::move(stream)};
+    return Status::ok();
+  });
+}
+
+fkv_code fkv_fetch_layer(fkv_fetch* fetch, uint32_t layer, fkv_kvset** set, fkv_error** error) {
+  return guard(error, [&]() -> Status {
+    FINCHKV_RETURN_IF_ERROR(must_be_given(fetch, "fetch"));
+    FINCHKV_RETURN_IF_ERROR(must_be_given(set, "set"));
+    *set = nullptr;
+    FINCHKV_ASSIGN_OR_RETURN(const KvLayer views, fetch->stream->layer(layer));
+    *set = new fkv_kvset{one_layer(fetch->stream->info(), views, fetch->stream)};
+    return Status::ok();
+  });
+}
+
+fkv_code fkv_fetch_finish(fkv_fetch* fetch, fkv_kvset** set, fkv_error** error) {
+  return guard(error, [&]() -> Status {
+    FINCHKV_RETURN_IF_ERROR(must_be_given(fetch, "fetch"));
+    FINCHKV_RETURN_IF_ERROR(must_be_given(set, "set"));
+    *set = nullptr;
+    FINCHKV_ASSIGN_OR_RETURN(KvSet whole, fetch->stream->finish());
+    *set = new fkv_kvset{std::move(whole)};
+    return Status::ok();
+  });
+}
+
+void fkv_fetch_free(fkv_fetch* fetch) { delete fetch; }
+
+fkv_code fkv_kvset_get_info(const fkv_kvset* set, fkv_kvset_info* info, fkv_error** error) {
+  return guard(error, [&]() -> Status {
+    FINCHKV_RETURN_IF_ERROR(must_be_given(set, "set"));
+    const KvSet& s = set->set;
+    fkv_kvset_info out{};
+    out.n_layers = s.shape.n_layers;
+    out.n_kv_heads = s.shape.n_kv_heads;
+    out.head_dim = s.shape.head_dim;
+    out.origin_rows = s.shape.origin_rows;
+    out.dtype = static_cast<uint32_t>(s.dtype);
+    out.key_form = static_cast<uint32_t>(s.key_form);
+    out.doc_tokens = s.doc_tokens;
+    out.next_position = s.next_position;
+    out.rope_scaling = str_of(s.rope.scaling);
+    out.rope_theta = s.rope.theta;
+    out.rope_factor = s.rope.factor;
+    out.rope_attention_factor = s.rope.attention_factor;
+    out.rotary_dims = s.rope.rotary_dims;
+    out.rope_interleaved = s.rope.interleaved ? 1 : 0;
+    return write_struct(out, info, "fkv_kvset_info");
+  });
+}
+
+fkv_code fkv_kvset_layer_kept(const fkv_kvset* set, uint32_t layer, uint32_t* n_kept, fkv_error** error) {
+  return guard(error, [&]() -> Status {
+    FINCHKV_RETURN_IF_ERROR(must_be_given(n_kept, "n_kept"));
+    FINCHKV_ASSIGN_OR_RETURN(const KvLayer* const found, layer_of(set, layer));
+    *n_kept = found->n_kept;
+    return Status::ok();
+  });
+}
+
+fkv_code fkv_kvset_origins(const fkv_kvset* set, uint32_t layer, const uint32_t** origins, size_t* count,
+                           fkv_error** error) {
+  return guard(error, [&]() -> Status {
+    FINCHKV_RETURN_IF_ERROR(must_be_given(origins, "origins"));
+    FINCHKV_RETURN_IF_ERROR(must_be_given(count, "count"));
+    FINCHKV_ASSIGN_OR_RETURN(const KvLayer* const found, layer_of(set, layer));
+    *origins = found->origins.data();
+    *count = found->origins.size();
+    return Status::ok();
+  });
+}
+
+void fkv_kvset_free(fkv_kvset* set) { delete set; }
+
+}  // extern "C"

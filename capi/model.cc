@@ -1,0 +1,113 @@
+#include <utility>
+
+#include <nlohmann/json.hpp>
+
+#include "capi/guard.h"
+#include "capi/handles.h"
+
+using namespace finchkv;        // NOLINT(google-build-using-namespace): the definitions below are extern "C"
+using namespace finchkv::capi;  // NOLINT(google-build-using-namespace)
+
+Status fkv_model::weights() {
+  if (model->transformer() != nullptr) return Status::ok();
+  FINCHKV_ASSIGN_OR_RETURN(std::shared_ptr<kernels::Device> device,
+                           kernels::make_cpu_device({.numeric_class = numeric, .threads = threads}));
+  return model->load_weights(std::move(device));
+}
+
+namespace {
+
+nlohmann::ordered_json describe(const model::Model& m) {
+  const model::ModelConfig& c = m.config();
+  return {{"architecture", c.architecture},
+          {"name", c.name},
+          {"layers", c.n_layers},
+          {"heads", c.n_heads},
+          {"kv_heads", c.n_kv_heads},
+          {"head_dim", c.head_dim},
+          {"vocab", c.vocab},
+          {"context_length", c.context_length},
+          {"tokenizer", m.tokenizer().kind()},
+          {"template", model::chat_template_name(m.chat_template())},
+          {"model_fingerprint", to_hex(m.model_fingerprint())},
+          {"weights_fingerprint", to_hex(m.weights_fingerprint())},
+          {"tokenizer_fingerprint", to_hex(m.tokenizer_fingerprint())}};
+}
+
+}  // namespace
+
+extern "C" {
+
+fkv_code fkv_model_open(const fkv_model_options* options, fkv_model** model, fkv_error** error) {
+  return guard(error, [&]() -> Status {
+    FINCHKV_RETURN_IF_ERROR(must_be_given(model, "model"));
+    *model = nullptr;
+    FINCHKV_ASSIGN_OR_RETURN(const fkv_model_options o, read_struct(options, "fkv_model_options"));
+    FINCHKV_ASSIGN_OR_RETURN(const std::string path, name_of(o.path, "path"));
+    FINCHKV_ASSIGN_OR_RETURN(const std::string memory, name_of(o.fingerprint_cache, "fingerprint_cache"));
+    constexpr std::uint32_t kMostThreads = 4096;
+    if (o.threads > kMostThreads) {
+      return Status::invalid_argument(fmt::format("threads is {}; {} at most", o.threads, kMostThreads));
+    }
+    auto out = std::make_unique<fkv_model>();
+    out->threads = static_cast<int>(o.threads);
+    out->numeric = o.reference != 0 ? kernels::NumericClass::kReference : kernels::NumericClass::kFast;
+    FINCHKV_ASSIGN_OR_RETURN(
+        out->model, model::Model::open(path, {.fingerprint_memory = memory, .threads = static_cast<int>(o.threads)}));
+    *model = out.release();
+    return Status::ok();
+  });
+}
+
+void fkv_model_close(fkv_model* model) { delete model; }
+
+fkv_code fkv_model_describe(fkv_model* model, fkv_text** json, fkv_error** error) {
+  return guard(error, [&]() -> Status {
+    FINCHKV_RETURN_IF_ERROR(must_be_given(model, "model"));
+    FINCHKV_RETURN_IF_ERROR(must_be_given(json, "json"));
+    *json = nullptr;
+    *json = new fkv_text{describe(*model->model).dump()};
+    return Status::ok();
+  });
+}
+
+fkv_code fkv_model_tokenize(fkv_model* model, fkv_str text, uint32_t parse_special, fkv_tokens** tokens,
+                            fkv_error** error) {
+  return guard(error, [&]() -> Status {
+    FINCHKV_RETURN_IF_ERROR(must_be_given(model, "model"));
+    FINCHKV_RETURN_IF_ERROR(must_be_given(tokens, "tokens"));
+    *tokens = nullptr;
+    FINCHKV_ASSIGN_OR_RETURN(const std::string_view view, view_of(text, "text"));
+    FINCHKV_ASSIGN_OR_RETURN(auto ids, model->model->tokenizer().encode(view, parse_special != 0));
+    *tokens = new fkv_tokens{std::move(ids)};
+    return Status::ok();
+  });
+}
+
+fkv_code fkv_model_detokenize(fkv_model* model, const int32_t* tokens, size_t count, fkv_text** text,
+                              fkv_error** error) {
+  return guard(error, [&]() -> Status {
+    FINCHKV_RETURN_IF_ERROR(must_be_given(model, "model"));
+    FINCHKV_RETURN_IF_ERROR(must_be_given(text, "text"));
+    *text = nullptr;
+    if (count != 0) FINCHKV_RETURN_IF_ERROR(must_be_given(tokens, "tokens"));
+    const std::span<const std::int32_t> ids(tokens, count);
+    const std::int64_t vocab = model->model->config().vocab;
+    for (const std::int32_t id : ids) {
+      if (id < 0 || id >= vocab) {
+        return Status::invalid_argument(fmt::format("{} is no token of this model: it has 0 to {}", id, vocab - 1));
+      }
+    }
+    *text = new fkv_text{model->model->tokenizer().decode(ids)};
+    return Status::ok();
+  });
+}
+
+const int32_t* fkv_tokens_data(const fkv_tokens* tokens, size_t* count) {
+  if (count != nullptr) *count = tokens == nullptr ? 0 : tokens->ids.size();
+  return tokens == nullptr ? nullptr : tokens->ids.data();
+}
+
+void fkv_tokens_free(fkv_tokens* tokens) { delete tokens; }
+
+}  // extern "C"
