@@ -11,8 +11,8 @@
 
 #include <fmt/format.h>
 
+#include "base/key_turner.h"
 #include "base/mapped_file.h"
-#include "base/rope_host.h"
 #include "cache_store/safetensors_header.h"
 
 namespace finchkv::cache_store {
@@ -76,17 +76,15 @@ class NewFile {
 
 // The keys of one layer at their new positions. Shorter layers sit at the end, so that the prompt follows all of them.
 Result<std::vector<std::byte>> rotated_keys(const KvSet& set, const KvLayer& layer, std::uint64_t base) {
-  const std::size_t count = layer.keys.size() / element_bytes(set.dtype);
   try {
-    std::vector<float> wide(count);
-    convert_to_f32(set.dtype, layer.keys.data(), wide.data(), count);
-    FINCHKV_RETURN_IF_ERROR(rotate_keys(set.rope, set.shape.n_kv_heads, layer.n_kept, set.shape.head_dim,
-                                        base + set.max_kept() - layer.n_kept, wide));
+    FINCHKV_ASSIGN_OR_RETURN(const KeyTurner turner,
+                             KeyTurner::create(set.rope, set.shape.head_dim, PairOrder::kAsStored, /*rotate=*/true,
+                                               base + set.max_kept() - layer.n_kept, layer.n_kept));
     std::vector<std::byte> out(layer.keys.size());
-    convert_from_f32(set.dtype, wide.data(), out.data(), count);
+    turner.turn(layer.keys, set.dtype, set.shape.n_kv_heads, layer.n_kept, out, set.dtype);
     return out;
   } catch (const std::bad_alloc&) {
-    return Status::resource_exhausted(fmt::format("no memory to rotate {} keys", count));
+    return Status::resource_exhausted(fmt::format("no memory to rotate {} bytes of keys", layer.keys.size()));
   }
 }
 

@@ -120,20 +120,24 @@ class AnswerText {
   std::string text_;
 };
 
-Result<std::unique_ptr<fkv_answer>> run(fkv_model& m, fkv_store* store, const fkv_ask_options& o, bool answers) {
+/// What was asked for, resolved. The model's mutex is held.
+Result<std::unique_ptr<engine::Prepared>> prepare(const fkv_model& m, const fkv_store* store, const fkv_ask_options& o,
+                                                  std::int64_t answer_tokens) {
   FINCHKV_ASSIGN_OR_RETURN(const Texts texts, read_texts(o));
+  FINCHKV_ASSIGN_OR_RETURN(model::PromptTokens tokens, read_tokens(o, texts, *m.model));
+  FINCHKV_ASSIGN_OR_RETURN(engine::Request request, make_request(o, texts, std::move(tokens), m.numeric));
+  request.answer_tokens = answer_tokens;
+  const cache_store::Tenant nobody;
+  return engine::prepare(std::move(request), *m.model, store == nullptr ? nobody : store->store->tenant());
+}
+
+Result<std::unique_ptr<fkv_answer>> run(fkv_model& m, fkv_store* store, const fkv_ask_options& o, bool answers) {
   model::GenerateOptions generate;
   if (answers) {
     FINCHKV_ASSIGN_OR_RETURN(generate, read_generate(o));
   }
   const std::lock_guard lock(m.mutex);
-  FINCHKV_ASSIGN_OR_RETURN(model::PromptTokens tokens, read_tokens(o, texts, *m.model));
-  FINCHKV_ASSIGN_OR_RETURN(engine::Request request, make_request(o, texts, std::move(tokens), m.numeric));
-  request.answer_tokens = answers ? generate.max_tokens : 0;
-  const cache_store::Tenant nobody;
-  FINCHKV_ASSIGN_OR_RETURN(
-      const std::unique_ptr<engine::Prepared> prepared,
-      engine::prepare(std::move(request), *m.model, store == nullptr ? nobody : store->store->tenant()));
+  FINCHKV_ASSIGN_OR_RETURN(const auto prepared, prepare(m, store, o, answers ? generate.max_tokens : 0));
 
   const auto cancelled = [&o] { return o.cancel != nullptr && *o.cancel != 0; };
   const auto progress = [&](std::int64_t read, std::int64_t total) {
@@ -184,6 +188,18 @@ fkv_code fkv_compress(fkv_model* model, fkv_store* store, const fkv_ask_options*
 fkv_code fkv_ask(fkv_model* model, fkv_store* store, const fkv_ask_options* options, fkv_answer** answer,
                  fkv_error** error) {
   return call(model, store, options, answer, /*answers=*/true, error);
+}
+
+fkv_code fkv_ask_id(fkv_model* model, fkv_store* store, const fkv_ask_options* options, fkv_id* id, fkv_error** error) {
+  return guard(error, [&]() -> Status {
+    FINCHKV_RETURN_IF_ERROR(must_be_given(model, "model"));
+    FINCHKV_RETURN_IF_ERROR(must_be_given(id, "id"));
+    FINCHKV_ASSIGN_OR_RETURN(const fkv_ask_options o, read_struct(options, "fkv_ask_options"));
+    const std::lock_guard lock(model->mutex);
+    FINCHKV_ASSIGN_OR_RETURN(const auto prepared, prepare(*model, store, o, 0));
+    *id = id_out(prepared->target().id);
+    return Status::ok();
+  });
 }
 
 fkv_code fkv_answer_get_info(const fkv_answer* answer, fkv_answer_info* info, fkv_error** error) {

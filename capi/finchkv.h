@@ -124,6 +124,8 @@ FKV_API fkv_code fkv_store_set_label(fkv_store* store, const fkv_id* id, fkv_str
 FKV_API fkv_code fkv_store_set_pinned(fkv_store* store, const fkv_id* id, uint32_t pinned, fkv_error** error);
 FKV_API fkv_code fkv_store_set_expiry(fkv_store* store, const fkv_id* id, uint64_t unix_ms, fkv_error** error);
 
+enum { FKV_REFERENCE = 0, FKV_FAST = 1, FKV_FP8 = 2 }; /* how the entry was computed: f32, bf16, 8 bits */
+
 /* What is known of an entry without reading its tensors. */
 enum { FKV_PRE_ROPE = 0, FKV_ROTATED = 1, FKV_NO_ROPE = 2 };
 enum { FKV_F32 = 0, FKV_F16 = 1, FKV_BF16 = 2, FKV_Q8 = 3, FKV_Q4 = 4 };
@@ -224,6 +226,72 @@ typedef struct fkv_tensor_options {
 FKV_API fkv_code fkv_kvset_tensor(const fkv_kvset* set, const fkv_tensor_options* options,
                                   struct DLManagedTensor** tensor, fkv_error** error);
 
+/* ---- Putting: sets that another engine made ---- */
+
+/* SHA-256. */
+typedef struct fkv_digest {
+  uint8_t bytes[32];
+} fkv_digest;
+
+typedef struct fkv_parameter {
+  fkv_str name;
+  int64_t value;
+} fkv_parameter;
+
+/* One layer, dense. The caller's memory, read during the call only. */
+typedef struct fkv_layer_view {
+  uint32_t n_kept;
+  const void* keys;        /* [n_kv_heads, n_kept, head_dim] of the set's dtype */
+  const void* values;      /* the same */
+  const uint32_t* origins; /* [origin_rows, n_kept] document positions, ascending; NULL: 0, 1, ... in every row */
+} fkv_layer_view;
+
+typedef struct fkv_put_options {
+  size_t struct_size;
+
+  /* What the set is the answer to. Two puts have the same id exactly when all of this agrees, and the tenant. */
+  fkv_digest model;     /* of the configuration: sets of another one never meet. Required: not all zero */
+  fkv_digest weights;   /* of the weights */
+  fkv_digest tokenizer; /* all zero: none */
+  const int32_t* document_tokens;
+  size_t document_token_count;
+  const int32_t* prompt_tokens; /* of what guided the choice; none: the set serves every prompt */
+  size_t prompt_token_count;
+  fkv_str reader; /* how the document was read; not given: "client" */
+  fkv_str policy; /* how entries were chosen: "snapkv", ... */
+  uint32_t policy_revision;
+  uint32_t numeric; /* FKV_REFERENCE to FKV_FP8 */
+  uint64_t keep, chunk, seed;
+  const fkv_parameter* parameters; /* whatever else can change a byte, as integers; names once each */
+  size_t parameter_count;
+
+  /* The set. */
+  uint32_t n_layers, n_kv_heads, head_dim;
+  uint32_t origin_rows;   /* n_kv_heads, or 1 where the heads of a layer keep the same */
+  uint32_t dtype;         /* FKV_F32, FKV_F16 or FKV_BF16 */
+  uint32_t key_form;      /* FKV_ROTATED and FKV_NO_ROPE sets go back as they came */
+  uint64_t next_position; /* where the prompt starts behind the set */
+  fkv_str rope_scaling;   /* keys before RoPE need the record they are turned by; not given: "none" */
+  float rope_theta, rope_factor, rope_attention_factor; /* 0: 10000, 1, 1 */
+  uint32_t rope_original_context;
+  uint32_t rotary_dims, rope_interleaved;
+  const float* rope_inv_freq;   /* [rotary_dims / 2]; NULL: theta^(-2i / rotary_dims) */
+  const fkv_layer_view* layers; /* [n_layers] */
+
+  /* How to keep it. */
+  uint32_t storage_dtype;
+  uint32_t pinned, zstd;
+  uint32_t replace;            /* 0: what is there already stays as it is */
+  uint32_t no_document_tokens; /* 1: the document's ids are not stored beside the entry */
+  uint64_t ttl_ms;             /* 0: the store's setting */
+  fkv_str label;
+} fkv_put_options;
+
+/* Stores a set; its provenance is "client", and only its own tenant sees it. */
+FKV_API fkv_code fkv_store_put(fkv_store* store, const fkv_put_options* options, fkv_id* id, fkv_error** error);
+/* The id that fkv_store_put would give it. The set's own members (n_layers to layers) are not looked at. */
+FKV_API fkv_code fkv_store_put_id(fkv_store* store, const fkv_put_options* options, fkv_id* id, fkv_error** error);
+
 /* ---- Models ---- */
 
 typedef struct fkv_model_options {
@@ -232,8 +300,9 @@ typedef struct fkv_model_options {
   fkv_str fingerprint_cache; /* a file of remembered weight digests; not given: hash the weights at every opening */
   uint32_t threads;          /* 0: all processors */
   uint32_t reference;        /* 1: compute in f32 in a fixed order */
+  fkv_str device;            /* "cpu", "cuda", or "auto", which is what not given means: a GPU where there is one */
 } fkv_model_options;
-#define FKV_MODEL_OPTIONS_INIT {sizeof(fkv_model_options), {NULL, 0}, {NULL, 0}, 0, 0}
+#define FKV_MODEL_OPTIONS_INIT {sizeof(fkv_model_options), {NULL, 0}, {NULL, 0}, 0, 0, {NULL, 0}}
 
 /* Reads what is cheap; weights are loaded when a document must be read or an answer made. */
 FKV_API fkv_code fkv_model_open(const fkv_model_options* options, fkv_model** model, fkv_error** error);
@@ -300,6 +369,9 @@ FKV_API fkv_code fkv_compress(fkv_model* model, fkv_store* store, const fkv_ask_
                               fkv_error** error);
 FKV_API fkv_code fkv_ask(fkv_model* model, fkv_store* store, const fkv_ask_options* options, fkv_answer** answer,
                          fkv_error** error);
+/* The id of the entry that they look for and would store. Needs no weights. */
+FKV_API fkv_code fkv_ask_id(fkv_model* model, fkv_store* store, const fkv_ask_options* options, fkv_id* id,
+                            fkv_error** error);
 
 typedef struct fkv_answer_info {
   size_t struct_size;

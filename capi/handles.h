@@ -36,6 +36,7 @@ struct fkv_model {
   std::mutex mutex;  // one call at a time
   std::unique_ptr<finchkv::model::Model> model;
   finchkv::kernels::NumericClass numeric = finchkv::kernels::NumericClass::kFast;
+  finchkv::kernels::DeviceChoice device = finchkv::kernels::DeviceChoice::kAuto;
   int threads = 0;
 
   /// Loads the weights at the first call. The mutex is held.

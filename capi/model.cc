@@ -10,9 +10,9 @@ using namespace finchkv::capi;  // NOLINT(google-build-using-namespace)
 
 Status fkv_model::weights() {
   if (model->transformer() != nullptr) return Status::ok();
-  FINCHKV_ASSIGN_OR_RETURN(std::shared_ptr<kernels::Device> device,
-                           kernels::make_cpu_device({.numeric_class = numeric, .threads = threads}));
-  return model->load_weights(std::move(device));
+  FINCHKV_ASSIGN_OR_RETURN(std::shared_ptr<kernels::Device> opened,
+                           kernels::open_device({.choice = device, .numeric_class = numeric, .threads = threads}));
+  return model->load_weights(std::move(opened));
 }
 
 namespace {
@@ -34,6 +34,14 @@ nlohmann::ordered_json describe(const model::Model& m) {
           {"tokenizer_fingerprint", to_hex(m.tokenizer_fingerprint())}};
 }
 
+Result<kernels::DeviceChoice> device_of(fkv_str device) {
+  FINCHKV_ASSIGN_OR_RETURN(const std::string name, name_of(device, "device"));
+  if (name.empty() || name == "auto") return kernels::DeviceChoice::kAuto;
+  if (name == "cpu") return kernels::DeviceChoice::kCpu;
+  if (name == "cuda") return kernels::DeviceChoice::kCuda;
+  return Status::invalid_argument(fmt::format("there is no device '{}': name cpu, cuda or auto", name));
+}
+
 }  // namespace
 
 extern "C" {
@@ -51,6 +59,7 @@ fkv_code fkv_model_open(const fkv_model_options* options, fkv_model** model, fkv
     }
     auto out = std::make_unique<fkv_model>();
     out->threads = static_cast<int>(o.threads);
+    FINCHKV_ASSIGN_OR_RETURN(out->device, device_of(o.device));
     out->numeric = o.reference != 0 ? kernels::NumericClass::kReference : kernels::NumericClass::kFast;
     FINCHKV_ASSIGN_OR_RETURN(
         out->model, model::Model::open(path, {.fingerprint_memory = memory, .threads = static_cast<int>(o.threads)}));

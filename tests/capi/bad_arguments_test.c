@@ -34,6 +34,9 @@ static void nothing_at_all(void) {
   FAILS(FKV_INVALID_ARGUMENT, "NULL", fkv_model_detokenize(NULL, NULL, 0, NULL, &error));
   FAILS(FKV_INVALID_ARGUMENT, "NULL", fkv_compress(NULL, NULL, NULL, NULL, &error));
   FAILS(FKV_INVALID_ARGUMENT, "NULL", fkv_ask(NULL, NULL, NULL, NULL, &error));
+  FAILS(FKV_INVALID_ARGUMENT, "NULL", fkv_ask_id(NULL, NULL, NULL, &id, &error));
+  FAILS(FKV_INVALID_ARGUMENT, "NULL", fkv_store_put(NULL, NULL, &id, &error));
+  FAILS(FKV_INVALID_ARGUMENT, "NULL", fkv_store_put_id(NULL, NULL, &id, &error));
   FAILS(FKV_INVALID_ARGUMENT, "NULL", fkv_answer_get_info(NULL, NULL, &error));
   FAILS(FKV_INVALID_ARGUMENT, "NULL", fkv_answer_kvset(NULL, NULL, &error));
   /* Without a place for the sentence. */

@@ -59,8 +59,8 @@ static fkv_model* open_model(const char* path) {
   return model;
 }
 
-static DLManagedTensor* tensor_of(const fkv_kvset* set, uint32_t which, uint32_t head, uint32_t rotate,
-                                  uint32_t order, uint64_t base) {
+static DLManagedTensor* tensor_of(const fkv_kvset* set, uint32_t which, uint32_t head, uint32_t rotate, uint32_t order,
+                                  uint64_t base) {
   fkv_tensor_options o = FKV_TENSOR_OPTIONS_INIT;
   DLManagedTensor* tensor = NULL;
   o.layer = 1;
@@ -152,6 +152,8 @@ int main(int argc, char** argv) {
   CHECK(memcmp(one.tokens, two.tokens, one.token_count * sizeof(int32_t)) == 0);
   CHECK(memcmp(&one.id, &two.id, sizeof(fkv_id)) == 0);
   id = one.id;
+  OK(fkv_ask_id(model, store, &ask, &resolved, &error));
+  CHECK(memcmp(&resolved, &id, sizeof(id)) == 0);
 
   memset(&info, 0, sizeof(info));
   info.struct_size = sizeof(info);
