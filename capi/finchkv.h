@@ -60,6 +60,7 @@ enum {
 
 typedef struct fkv_error fkv_error;
 typedef struct fkv_text fkv_text;
+typedef struct fkv_bytes fkv_bytes;
 typedef struct fkv_store fkv_store;
 typedef struct fkv_model fkv_model;
 typedef struct fkv_tokens fkv_tokens;
@@ -90,6 +91,8 @@ FKV_API const char* fkv_code_name(fkv_code code); /* "not_found"; "unknown" for 
 
 FKV_API fkv_str fkv_text_view(const fkv_text* text);
 FKV_API void fkv_text_free(fkv_text* text);
+FKV_API const void* fkv_bytes_data(const fkv_bytes* bytes, size_t* size);
+FKV_API void fkv_bytes_free(fkv_bytes* bytes);
 
 FKV_API void fkv_id_hex(const fkv_id* id, char hex[64]); /* not terminated */
 FKV_API fkv_code fkv_id_parse(fkv_str hex, fkv_id* id, fkv_error** error);
@@ -120,6 +123,8 @@ FKV_API fkv_code fkv_store_find(fkv_store* store, const fkv_id* id, fkv_entry** 
 FKV_API fkv_code fkv_store_remove(fkv_store* store, const fkv_id* id, fkv_error** error);
 /* Reads all of an entry and checks it. */
 FKV_API fkv_code fkv_store_verify(fkv_store* store, const fkv_id* id, fkv_error** error);
+/* The ids of the document's tokens. FKV_NOT_FOUND also when the entry was stored without them. */
+FKV_API fkv_code fkv_store_document_tokens(fkv_store* store, const fkv_id* id, fkv_tokens** tokens, fkv_error** error);
 FKV_API fkv_code fkv_store_set_label(fkv_store* store, const fkv_id* id, fkv_str label, fkv_error** error);
 FKV_API fkv_code fkv_store_set_pinned(fkv_store* store, const fkv_id* id, uint32_t pinned, fkv_error** error);
 FKV_API fkv_code fkv_store_set_expiry(fkv_store* store, const fkv_id* id, uint64_t unix_ms, fkv_error** error);
@@ -285,12 +290,55 @@ typedef struct fkv_put_options {
   uint32_t no_document_tokens; /* 1: the document's ids are not stored beside the entry */
   uint64_t ttl_ms;             /* 0: the store's setting */
   fkv_str label;
+
+  const fkv_kvset* set; /* not NULL: this set, and the members n_layers to layers are not looked at */
 } fkv_put_options;
 
 /* Stores a set; its provenance is "client", and only its own tenant sees it. */
 FKV_API fkv_code fkv_store_put(fkv_store* store, const fkv_put_options* options, fkv_id* id, fkv_error** error);
 /* The id that fkv_store_put would give it. The set's own members (n_layers to layers) are not looked at. */
 FKV_API fkv_code fkv_store_put_id(fkv_store* store, const fkv_put_options* options, fkv_id* id, fkv_error** error);
+
+/* ---- llama.cpp: sets as the state of one sequence (docs/formats.md) ---- */
+
+typedef struct fkv_llama_options {
+  size_t struct_size;
+  uint32_t dtype;             /* type_k and type_v of the context: FKV_F32, FKV_F16 or FKV_BF16 */
+  uint32_t transposed_values; /* 1: the context works without flash attention */
+  uint32_t order;             /* of the keys: FKV_ORDER_AS_STORED unless the weights were permuted */
+  uint32_t streams;           /* n_seq_max where sequences share no cells (kv_unified off), else 1; 0: 1 */
+  uint64_t base_position;     /* entry i of an FKV_PRE_ROPE set goes to base_position + i; 0 for other sets */
+  uint32_t file;              /* 0: for llama_state_seq_set_data. 1: a file for llama_state_seq_load_file or a slot */
+  const int32_t* tokens;      /* with file: one for each position before the prompt */
+  size_t token_count;
+  /* With file, instead of tokens: the document's, from which they are made. The document itself where it has as many;
+   * else, at base position 0, what layer 0 kept, the last first: no text begins like that, so that a server with the
+   * slot uses it only for who sends these tokens before the prompt. */
+  const int32_t* document_tokens;
+  size_t document_token_count;
+} fkv_llama_options;
+#define FKV_LLAMA_OPTIONS_INIT {sizeof(fkv_llama_options), FKV_F16, 0, FKV_ORDER_AS_STORED, 1, 0, 0, NULL, 0, NULL, 0}
+
+/* Layers that keep different numbers of entries are FKV_INVALID_ARGUMENT: the cells of a llama.cpp cache are the same in
+ * every layer. `next_position` may be NULL: where decoding goes on behind the state. */
+FKV_API fkv_code fkv_kvset_to_llama_state(const fkv_kvset* set, const fkv_llama_options* options, fkv_bytes** state,
+                                          uint64_t* next_position, fkv_error** error);
+
+/* A state says nothing of its model but the number of layers and their width. */
+typedef struct fkv_llama_source {
+  size_t struct_size;
+  fkv_model* model; /* whose cache it was; or NULL, and in numbers: */
+  uint32_t n_layers, n_kv_heads, head_dim;
+  uint32_t rotary_dims, rope_interleaved; /* 0: not known; the keys go back as they came */
+  float rope_theta;                       /* 0: 10000 */
+  const int32_t* tokens;                  /* what was read, for a state that is no file; or none */
+  size_t token_count;
+} fkv_llama_source;
+
+/* Reads either form. The set is FKV_ROTATED, in the state's dtype. `tokens` may be NULL: the ids of positions 0 to
+ * next_position - 1. FKV_INVALID_ARGUMENT with the difference for a state of another shape. */
+FKV_API fkv_code fkv_kvset_from_llama_state(const void* state, size_t size, const fkv_llama_source* source,
+                                            fkv_kvset** set, fkv_tokens** tokens, fkv_error** error);
 
 /* ---- Models ---- */
 
@@ -316,6 +364,9 @@ FKV_API fkv_code fkv_model_detokenize(fkv_model* model, const int32_t* tokens, s
                                       fkv_error** error);
 FKV_API const int32_t* fkv_tokens_data(const fkv_tokens* tokens, size_t* count);
 FKV_API void fkv_tokens_free(fkv_tokens* tokens);
+/* FKV_OK when this model made the entry. FKV_INVALID_ARGUMENT with what differs: the shape, the position encoding, the
+ * tokenizer, the rest of the configuration, or the weights. */
+FKV_API fkv_code fkv_entry_check_model(const fkv_entry* entry, fkv_model* model, fkv_error** error);
 
 /* ---- Asking: find, or read and store, then answer ---- */
 

@@ -22,6 +22,11 @@ struct fkv_text {
   std::string text;
 };
 
+struct fkv_bytes {
+  std::shared_ptr<const std::byte> memory;
+  std::size_t size = 0;
+};
+
 struct fkv_tokens {
   std::vector<std::int32_t> ids;
 };

@@ -150,7 +150,11 @@ Result<cache_store::PutRequest> read_put(const fkv_put_options& o, const cache_s
                                          Counted& counted) {
   cache_store::PutRequest put;
   FINCHKV_ASSIGN_OR_RETURN(put.identity, read_identity(o, tenant));
-  FINCHKV_ASSIGN_OR_RETURN(put.set, read_set(o, counted));
+  if (o.set != nullptr) {
+    put.set = o.set->set;
+  } else {
+    FINCHKV_ASSIGN_OR_RETURN(put.set, read_set(o, counted));
+  }
   FINCHKV_ASSIGN_OR_RETURN(put.label, name_of(o.label, "label"));
   put.provenance = cache_store::Provenance::kClient;
   put.ttl_ms = o.ttl_ms;

@@ -140,6 +140,16 @@ fkv_code fkv_store_verify(fkv_store* store, const fkv_id* id, fkv_error** error)
   return on_entry(store, id, error, [](auto& s, const auto& name) { return s.verify(name); });
 }
 
+fkv_code fkv_store_document_tokens(fkv_store* store, const fkv_id* id, fkv_tokens** tokens, fkv_error** error) {
+  if (tokens != nullptr) *tokens = nullptr;
+  return on_entry(store, id, error, [&](auto& s, const auto& name) -> Status {
+    FINCHKV_RETURN_IF_ERROR(must_be_given(tokens, "tokens"));
+    FINCHKV_ASSIGN_OR_RETURN(std::vector<std::int32_t> ids, s.read_document_tokens(name));
+    *tokens = new fkv_tokens{std::move(ids)};
+    return Status::ok();
+  });
+}
+
 fkv_code fkv_store_set_label(fkv_store* store, const fkv_id* id, fkv_str label, fkv_error** error) {
   return on_entry(store, id, error, [&](auto& s, const auto& name) -> Status {
     FINCHKV_ASSIGN_OR_RETURN(const std::string_view text, view_of(label, "label"));

@@ -1,4 +1,5 @@
-// export and import: one entry as a safetensors file for other programs, or many as an archive for another store.
+// export and import: one entry as a safetensors file or a llama.cpp sequence for other programs, or many as an archive
+// for another store.
 
 #include <memory>
 #include <optional>
@@ -7,11 +8,13 @@
 
 #include <fmt/format.h>
 
+#include "base/mapped_file.h"
 #include "cache_store/packed_entry.h"
 #include "cache_store/safetensors.h"
 #include "cli/entry_copy.h"
 #include "cli/entry_text.h"
 #include "cli/files.h"
+#include "cli/llama_transfer.h"
 #include "cli/output.h"
 #include "cli/selection.h"
 #include "cli/store_access.h"
@@ -25,6 +28,7 @@ using cache_store::ArchivedEntry;
 using cache_store::EntryInfo;
 
 constexpr char kAllFlag[] = "--all";
+constexpr char kLlamaFormat[] = "llama-state";
 
 struct ExportOptions {
   StoreOptions store;
@@ -32,18 +36,32 @@ struct ExportOptions {
   std::vector<std::string> places;  ///< ids, if any, and the file behind them
   bool archive = false;
   std::optional<std::uint64_t> rope_base;
+  std::string format = "safetensors";
+  LlamaExportOptions llama;
   bool json = false;
 };
 
 struct ImportOptions {
   StoreOptions store;
   std::string path;
+  std::string model;  ///< of a llama.cpp sequence
   bool json = false;
 };
 
 Status export_one(const ExportOptions& o, const std::string& id, const std::string& path) {
   FINCHKV_ASSIGN_OR_RETURN(OpenStore open, open_for_reading(o.store));
   FINCHKV_ASSIGN_OR_RETURN(const EntryInfo entry, find_entry(*open.store, id));
+  if (o.format == kLlamaFormat) {
+    FINCHKV_ASSIGN_OR_RETURN(const LlamaExported made,
+                             export_llama(o.llama, *open.store, entry, o.rope_base.value_or(0), path));
+    if (o.json) {
+      print_json({{"id", entry.id.hex()}, {"file", path}, {"tokens", made.tokens}, {"bytes", made.bytes}});
+    } else {
+      print(fmt::format("{} exported to {} (llama.cpp, {} positions, {})\n", short_id(entry.id.hex()), path,
+                        format_count(made.tokens), format_bytes(made.bytes)));
+    }
+    return Status::ok();
+  }
   FINCHKV_ASSIGN_OR_RETURN(const KvSet set, open.store->get(entry.id));
   FINCHKV_RETURN_IF_ERROR(cache_store::export_safetensors(set, entry.identity, path, {.rope_base = o.rope_base}));
   if (o.json) {
@@ -97,16 +115,12 @@ Status run_export(const ExportOptions& o) {
         fmt::format("say which entries go into {}: an id before it, conditions, or --all", path));
   }
   FINCHKV_RETURN_IF_ERROR(check_selection(selection, kAllFlag));
+  if (o.format == kLlamaFormat) return Status::invalid_argument("a llama.cpp sequence file is of a single entry");
   if (o.rope_base) return Status::invalid_argument("--rope is for a single entry: archives keep entries as they are");
   return export_archive(o, selection, path);
 }
 
-Status import_one(const ImportOptions& o, cache_store::ImportedSet imported) {
-  FINCHKV_ASSIGN_OR_RETURN(OpenStore open, open_for_writing(o.store, /*create=*/true));
-  cache_store::PutRequest put;
-  put.identity = std::move(imported.identity);
-  put.set = std::move(imported.set);
-  put.provenance = cache_store::Provenance::kImported;
+Status put_one(const ImportOptions& o, OpenStore open, cache_store::PutRequest put) {
   const Status there = open.store->verify(cache_store::cache_id(put.identity, open.store->tenant()));
   if (there.code() == StatusCode::kCorrupt) {
     put.if_exists = cache_store::IfExists::kReplace;
@@ -124,6 +138,23 @@ Status import_one(const ImportOptions& o, cache_store::ImportedSet imported) {
     print_note(fmt::format("{} was there and damaged: it has been replaced", short_id(entry.id.hex())));
   }
   return Status::ok();
+}
+
+Status import_one(const ImportOptions& o, cache_store::ImportedSet imported) {
+  FINCHKV_ASSIGN_OR_RETURN(OpenStore open, open_for_writing(o.store, /*create=*/true));
+  cache_store::PutRequest put;
+  put.identity = std::move(imported.identity);
+  put.set = std::move(imported.set);
+  put.provenance = cache_store::Provenance::kImported;
+  return put_one(o, std::move(open), std::move(put));
+}
+
+/// Read and checked before the store is opened, but for what depends on whose it is: the token hash.
+Status import_sequence(const ImportOptions& o, std::span<const std::byte> bytes, const std::string& name) {
+  FINCHKV_ASSIGN_OR_RETURN(const Access access, read_access(o.store));
+  FINCHKV_ASSIGN_OR_RETURN(cache_store::PutRequest put, import_llama(bytes, name, o.model, access.tenant));
+  FINCHKV_ASSIGN_OR_RETURN(OpenStore open, open_for_writing(o.store, access, /*create=*/true));
+  return put_one(o, std::move(open), std::move(put));
 }
 
 /// Each entry is checked whole before it is stored; those before a damaged one stay.
@@ -170,12 +201,18 @@ Status run_import(const ImportOptions& o) {
   FINCHKV_ASSIGN_OR_RETURN(FileSource file, FileSource::open(o.path));
   FINCHKV_ASSIGN_OR_RETURN(const std::string start, file.peek(cache_store::kArchiveMagic.size()));
   if (start == cache_store::kArchiveMagic) return import_archive(o, std::move(file));
+  const bool sequence = start.starts_with(cache_store::kLlamaFileMagic);
+  if (o.path != "-" && sequence) {
+    FINCHKV_ASSIGN_OR_RETURN(const auto mapped, MappedFile::open(o.path));
+    return import_sequence(o, mapped.bytes(), o.path);
+  }
   if (o.path != "-") {
     FINCHKV_ASSIGN_OR_RETURN(cache_store::ImportedSet imported, cache_store::import_safetensors(o.path));
     return import_one(o, std::move(imported));
   }
   FINCHKV_ASSIGN_OR_RETURN(const std::string rest, read_input("-", "import"));
   const std::string bytes = start + rest;
+  if (sequence) return import_sequence(o, as_byte_span(bytes), file.name());
   FINCHKV_ASSIGN_OR_RETURN(cache_store::ImportedSet imported,
                            cache_store::parse_safetensors(as_byte_span(bytes), file.name()));
   return import_one(o, std::move(imported));
@@ -183,7 +220,8 @@ Status run_import(const ImportOptions& o) {
 
 void add_export(CLI::App& app, Session& session) {
   auto options = std::make_shared<ExportOptions>();
-  CLI::App* verb = app.add_subcommand("export", "Write one entry as safetensors, or many as an archive");
+  CLI::App* verb =
+      app.add_subcommand("export", "Write one entry as safetensors or for llama.cpp, or many as an archive");
   verb->add_option("file", options->places, "An id and a file; or a file, - for standard output, for an archive")
       ->type_name("[ID...] FILE")
       ->required();
@@ -192,11 +230,16 @@ void add_export(CLI::App& app, Session& session) {
   verb->add_option("--rope", options->rope_base,
                    "Rotate one entry's keys to positions BASE.. (default: as they are, before RoPE)")
       ->type_name("BASE");
+  verb->add_option("--format", options->format, "Of one entry: safetensors, or llama-state for llama.cpp's slots")
+      ->check(CLI::IsMember({"safetensors", kLlamaFormat}))
+      ->capture_default_str();
+  add_llama_export_options(*verb, options->llama);
   verb->add_flag("--archive", options->archive, "An archive even of one entry");
   verb->add_flag("--json", options->json, "One JSON object on standard output");
   verb->footer(
       "Examples:\n"
       "  finchkv export 3fa9 one.safetensors --store ./kv\n"
+      "  finchkv export 3fa9 slot.bin --format llama-state --store ./kv\n"
       "  finchkv export --all all.finchkv --store ./kv\n"
       "  finchkv export --all - --store ./kv | ssh host finchkv import - --store ./kv\n\n"
       "An archive keeps labels, pins and expiry. It is not encrypted, even where the store is: what was read can be "
@@ -207,15 +250,17 @@ void add_export(CLI::App& app, Session& session) {
 void add_import(CLI::App& app, Session& session) {
   auto options = std::make_shared<ImportOptions>();
   CLI::App* verb = app.add_subcommand("import", "Store what `export` wrote; prints ids");
-  verb->add_option("file", options->path, "A safetensors file or an archive; - for standard input")
+  verb->add_option("file", options->path,
+                   "A safetensors file, an archive or a llama.cpp sequence; - for standard input")
       ->type_name("FILE|-")
       ->required();
   add_store_options(*verb, options->store, /*writes=*/true);
   add_publisher_option(*verb, options->store);
+  verb->add_option("--model", options->model, "The model (GGUF) that a llama.cpp sequence is of")->type_name("FILE");
   verb->add_flag("--json", options->json, "One JSON object on standard output");
   verb->footer(
       "Examples:\n  finchkv import one.safetensors --store ./kv\n  finchkv import all.finchkv --store ./kv\n\n"
-      "Which of the two it is, is seen by how the file begins. Everything is checked before it is stored, and counts "
+      "Which of them it is, is seen by how the file begins. Everything is checked before it is stored, and counts "
       "as "
       "imported: seen by its own tenant.");
   verb->callback([&session, options] { session.action = [options] { return run_import(*options); }; });
