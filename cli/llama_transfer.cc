@@ -28,7 +28,7 @@ void add_llama_export_options(CLI::App& verb, LlamaExportOptions& options) {
                   "first")
       ->type_name("FILE")
       ->group(group);
-  verb.add_option("--model", options.model, "Only if the entry is of this model (GGUF)")
+  verb.add_option("--check-model", options.model, "Only if the entry is of this model (GGUF)")
       ->type_name("FILE")
       ->group(group);
 }
