@@ -114,7 +114,7 @@ fkv_code fkv_kvset_from_llama_state(const void* state, size_t size, const fkv_ll
     }
     std::unique_ptr<fkv_tokens> ids;
     if (tokens != nullptr) ids = std::make_unique<fkv_tokens>(fkv_tokens{std::move(read->tokens)});
-    *set = new fkv_kvset{std::move(read->set)};
+    *set = new fkv_kvset{.set = std::move(read->set)};
     if (tokens != nullptr) *tokens = ids.release();
     return Status::ok();
   });

@@ -9,7 +9,8 @@ import numpy
 class Peer:
     """A context on a GGUF file. cache: ggml's number of the cache's element type (1: f16)."""
 
-    def __init__(self, model, *, flash_attention, cache=llama_cpp.GGML_TYPE_F16, n_ctx=1024, streams=1):
+    def __init__(self, model, *, flash_attention, cache=llama_cpp.GGML_TYPE_F16, n_ctx=1024, streams=1,
+                 unified=False):
         llama_cpp.llama_backend_init()
         self._quiet = llama_cpp.llama_log_callback(lambda level, text, user: None)
         llama_cpp.llama_log_set(self._quiet, ctypes.c_void_p(0))
@@ -23,7 +24,7 @@ class Peer:
         how.n_batch = how.n_ubatch = 512
         how.n_threads = how.n_threads_batch = 2
         how.n_seq_max = streams
-        how.kv_unified = False
+        how.kv_unified = unified
         how.type_k = how.type_v = cache
         how.flash_attn_type = (llama_cpp.LLAMA_FLASH_ATTN_TYPE_ENABLED if flash_attention
                                else llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED)
@@ -59,6 +60,9 @@ class Peer:
     def positions(self, seq=0):
         memory = llama_cpp.llama_get_memory(self.ctx)
         return (llama_cpp.llama_memory_seq_pos_min(memory, seq), llama_cpp.llama_memory_seq_pos_max(memory, seq))
+
+    def remove(self, seq):
+        assert llama_cpp.llama_memory_seq_rm(llama_cpp.llama_get_memory(self.ctx), seq, -1, -1)
 
     def forward(self, tokens, position, seq=0):
         """Logits of all `tokens`, which begin at `position`: [len(tokens), vocab]."""
