@@ -5,15 +5,16 @@ import ctypes
 import llama_cpp
 import numpy
 
+_quiet = llama_cpp.llama_log_callback(lambda level, text, user: None)  # called as long as the process lives
+llama_cpp.llama_log_set(_quiet, ctypes.c_void_p(0))
+llama_cpp.llama_backend_init()
+
 
 class Peer:
     """A context on a GGUF file. cache: ggml's number of the cache's element type (1: f16)."""
 
     def __init__(self, model, *, flash_attention, cache=llama_cpp.GGML_TYPE_F16, n_ctx=1024, streams=1,
                  unified=False):
-        llama_cpp.llama_backend_init()
-        self._quiet = llama_cpp.llama_log_callback(lambda level, text, user: None)
-        llama_cpp.llama_log_set(self._quiet, ctypes.c_void_p(0))
         how = llama_cpp.llama_model_default_params()
         how.n_gpu_layers = 0
         self.model = llama_cpp.llama_model_load_from_file(str(model).encode(), how)
