@@ -74,7 +74,7 @@ static long run(uint32_t cycles) {
 }
 
 int main(int argc, char** argv) {
-  const long most = 4L << 20; /* below 0.5 KB a cycle: nothing that a cycle takes is that small */
+  const long most = 8L << 20; /* 0.8 KB a cycle: whatever a cycle left behind would be more */
   fkv_store_options o = FKV_STORE_OPTIONS_INIT;
   fkv_store* writer = NULL;
   uint32_t cycles, i;
