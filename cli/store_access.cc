@@ -1,6 +1,5 @@
 #include "cli/store_access.h"
 
-#include <array>
 #include <cmath>
 #include <utility>
 
@@ -9,6 +8,7 @@
 #include "base/digest.h"
 #include "cache_store/key_source.h"
 #include "cache_store/rocksdb_store.h"
+#include "cache_store/store_url.h"
 #include "cli/files.h"
 
 namespace finchkv::cli {
@@ -83,21 +83,15 @@ void add_publisher_option(CLI::App& verb, StoreOptions& options) {
 
 Result<std::string> store_directory(const StoreOptions& options) {
   if (options.url.empty()) return Status::invalid_argument("--store is missing: name the directory of the store");
-  constexpr std::array<std::string_view, 4> kRemote = {"unix:", "tcp://", "tls://", "rados://"};
-  for (const std::string_view scheme : kRemote) {
-    if (options.url.compare(0, scheme.size(), scheme) == 0) {
-      return Status::unsupported(
-          fmt::format("--store {}: stores at {} come with a later version; name a directory", options.url, scheme));
-    }
-  }
-  if (options.url.find("://") != std::string::npos) {
-    return Status::invalid_argument(
-        fmt::format("--store {}: there is no such kind of store; name a directory", options.url));
+  auto url = cache_store::parse_store_url(options.url);
+  if (!url.is_ok()) return Status(url.status().code(), fmt::format("--store {}", url.status().message()));
+  if (url->kind == cache_store::StoreUrl::Kind::kMemory) {
+    return Status::invalid_argument("--store memory: would be gone with the command; name a directory");
   }
   if (!options.token_file.empty()) {
     return Status::invalid_argument("--token-file is for a store behind a daemon: leave it out for a directory");
   }
-  return options.url;
+  return std::move(url->directory);
 }
 
 Result<std::shared_ptr<const cache_store::KeyRing>> read_keys(const std::string& file, const std::string& command) {
