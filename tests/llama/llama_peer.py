@@ -23,7 +23,7 @@ class Peer:
         how = llama_cpp.llama_context_default_params()
         how.n_ctx = n_ctx * streams
         how.n_batch = how.n_ubatch = 512
-        how.n_threads = how.n_threads_batch = 2
+        how.n_threads = how.n_threads_batch = 1  # its threads wait by spinning, which a busy machine punishes
         how.n_seq_max = streams
         how.kv_unified = unified
         how.type_k = how.type_v = cache

@@ -1,0 +1,113 @@
+"""Sets as llama.cpp's sequence states, and back; with or without llama-cpp-python.
+
+    llm = llama_cpp.Llama("model.gguf", n_ctx=2048)
+    next_position = finchkv.llama.restore(kv, llm)   # then decode the prompt from there on
+
+Nothing here imports llama_cpp: `to_state` and `from_state` are bytes to sets and back, and `restore` uses the module
+that the caller's object came from. Layout and limits: docs/formats.md, "llama.cpp sequence state".
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ._library import Struct, call, ffi, lib
+from .kvset import KvSet
+from .types import DTYPES, ORDERS, DType, Order, number_of
+
+if TYPE_CHECKING:
+    from .model import Model
+
+_GGML_TYPES: dict[int, DType] = {0: "f32", 1: "f16", 30: "bf16"}
+
+
+@dataclass(frozen=True)
+class State:
+    """A sequence of a llama.cpp context."""
+
+    data: bytes
+    next_position: int
+    """Where decoding goes on."""
+
+
+def to_state(
+    kv: KvSet,
+    *,
+    dtype: DType = "f16",
+    flash_attention: bool = True,
+    order: Order = "stored",
+    streams: int = 1,
+    base: int = 0,
+    tokens: Sequence[int] | None = None,
+    document: Sequence[int] | None = None,
+) -> State:
+    """What `llama_state_seq_set_data` takes; with `tokens` or `document`, a file for `llama_state_seq_load_file` and
+    llama-server's slots.
+
+    dtype: the context's type_k and type_v. flash_attention: whether it works with it. streams: its n_seq_max where
+    sequences share no cells. base: where entry 0 of a set from before RoPE goes. tokens: one for each position before
+    the prompt; document: the document's ids, from which they are made.
+    InvalidArgument where layers keep different numbers of entries, or dtype cannot hold them.
+    """
+    options = Struct("fkv_llama_options")
+    o = options.pointer
+    o.dtype = number_of(dtype, DTYPES, "dtype")
+    o.transposed_values = 0 if flash_attention else 1
+    o.order = number_of(order, ORDERS, "order")
+    o.streams, o.base_position = streams, base
+    o.file = 0 if tokens is None and document is None else 1
+    for name, ids in (("tokens", tokens), ("document_tokens", document)):
+        if ids is not None:
+            setattr(o, name, options.keep(ffi.new("int32_t[]", list(ids))))
+            setattr(o, name.replace("tokens", "token_count"), len(ids))
+    out, next_position, size = ffi.new("fkv_bytes**"), ffi.new("uint64_t*"), ffi.new("size_t*")
+    with kv._handle.use() as p:
+        call(lib.fkv_kvset_to_llama_state, p, o, out, next_position)
+    try:
+        data = lib.fkv_bytes_data(out[0], size)
+        return State(bytes(ffi.buffer(data, size[0])), next_position[0])
+    finally:
+        lib.fkv_bytes_free(out[0])
+
+
+def from_state(state: bytes, model: Model, *, tokens: Sequence[int] = ()) -> tuple[KvSet, list[int]]:
+    """The set that a sequence state or file holds, key form "rotated", and the ids it was read from, where the state has
+    them or `tokens` gives them. `model`: whose cache it was; a state of another shape is InvalidArgument, with the
+    difference."""
+    source = Struct("fkv_llama_source")
+    o = source.pointer
+    if tokens:
+        o.tokens, o.token_count = source.keep(ffi.new("int32_t[]", list(tokens))), len(tokens)
+    out, ids, count = ffi.new("fkv_kvset**"), ffi.new("fkv_tokens**"), ffi.new("size_t*")
+    with model._handle.use() as p:
+        o.model = p
+        call(lib.fkv_kvset_from_llama_state, ffi.from_buffer(state), len(state), o, out, ids)
+    try:
+        data = lib.fkv_tokens_data(ids[0], count)
+        return KvSet(out[0]), list(ffi.unpack(data, count[0])) if count[0] else []
+    finally:
+        lib.fkv_tokens_free(ids[0])
+
+
+def restore(kv: KvSet, llm: Any, *, sequence: int = 0, base: int = 0) -> int:
+    """Puts a set into a sequence of a `llama_cpp.Llama`, which forgets what it held there; the position at which the
+    prompt goes on. The set must be of the model's file: what can be seen (layers, widths) is checked by llama.cpp, and
+    RuntimeError says that it refused."""
+    llama_cpp = sys.modules[type(llm).__module__.partition(".")[0]]
+    how = llm.context_params
+    if how.type_k != how.type_v or how.type_k not in _GGML_TYPES:
+        raise ValueError(f"the context's type_k and type_v are {how.type_k} and {how.type_v}: both f16, bf16 or f32")
+    flash = how.flash_attn_type != llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
+    streams = 1 if how.kv_unified else how.n_seq_max
+    state = to_state(kv, dtype=_GGML_TYPES[how.type_k], flash_attention=flash, streams=max(1, streams), base=base)
+    if state.next_position >= llm.n_ctx():
+        raise ValueError(f"the set ends at position {state.next_position}, and the context has {llm.n_ctx()}")
+    buffer = (llama_cpp.ctypes.c_uint8 * len(state.data)).from_buffer_copy(state.data)
+    if llama_cpp.llama_state_seq_set_data(llm.ctx, buffer, len(state.data), sequence) == 0:
+        raise RuntimeError("llama.cpp refused the state: it is of a model of another shape, or the cache is full")
+    if sequence == 0:
+        llm.n_tokens = state.next_position
+    return state.next_position
