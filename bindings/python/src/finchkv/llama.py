@@ -9,6 +9,7 @@ that the caller's object came from. Layout and limits: docs/formats.md, "llama.c
 
 from __future__ import annotations
 
+import ctypes
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -105,7 +106,7 @@ def restore(kv: KvSet, llm: Any, *, sequence: int = 0, base: int = 0) -> int:
     state = to_state(kv, dtype=_GGML_TYPES[how.type_k], flash_attention=flash, streams=max(1, streams), base=base)
     if state.next_position >= llm.n_ctx():
         raise ValueError(f"the set ends at position {state.next_position}, and the context has {llm.n_ctx()}")
-    buffer = (llama_cpp.ctypes.c_uint8 * len(state.data)).from_buffer_copy(state.data)
+    buffer = (ctypes.c_uint8 * len(state.data)).from_buffer_copy(state.data)
     if llama_cpp.llama_state_seq_set_data(llm.ctx, buffer, len(state.data), sequence) == 0:
         raise RuntimeError("llama.cpp refused the state: it is of a model of another shape, or the cache is full")
     if sequence == 0:
