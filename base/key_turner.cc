@@ -11,13 +11,13 @@ namespace finchkv {
 namespace {
 
 constexpr std::size_t kMostDims = 1024;
-constexpr std::size_t kPiece = 4096;               // floats converted at a time: 16 KiB in, 16 KiB out, in the L1 cache
+constexpr std::size_t kPiece = 4096;  // floats converted at a time: 16 KiB in, 16 KiB out, in the L1 cache
 constexpr std::size_t kTaskElements = 64UL * 1024;  // some 50 us of work: well above what waking a thread costs
 
 bool aligned(const void* at) { return std::bit_cast<std::uintptr_t>(at) % alignof(float) == 0; }
 
-// Pairs at (2i, 2i + 1) or (i, i + half) on either side. The three choices are constants here, so that the compiler sees
-// loops of fixed stride, which it turns into vector instructions; each product and sum rounds as it does alone.
+// Pairs at (2i, 2i + 1) or (i, i + half) on either side. The three choices are constants here, so that the compiler
+// sees loops of fixed stride, which it turns into vector instructions; each product and sum rounds as it does alone.
 template <bool kFromInterleaved, bool kToInterleaved, bool kRotate>
 void turn_pairs(const float* __restrict in, const float* __restrict cosines, const float* __restrict sines,
                 std::size_t half, float* __restrict out) {
@@ -72,11 +72,10 @@ Result<KeyTurner> KeyTurner::create(const RopeRecord& rope, std::uint32_t head_d
 }
 
 KeyTurner::TurnPairs KeyTurner::pick() const {
-  constexpr TurnPairs kAll[2][2][2] = {
-      {{turn_pairs<false, false, false>, turn_pairs<false, false, true>},
-       {turn_pairs<false, true, false>, turn_pairs<false, true, true>}},
-      {{turn_pairs<true, false, false>, turn_pairs<true, false, true>},
-       {turn_pairs<true, true, false>, turn_pairs<true, true, true>}}};
+  constexpr TurnPairs kAll[2][2][2] = {{{turn_pairs<false, false, false>, turn_pairs<false, false, true>},
+                                        {turn_pairs<false, true, false>, turn_pairs<false, true, true>}},
+                                       {{turn_pairs<true, false, false>, turn_pairs<true, false, true>},
+                                        {turn_pairs<true, true, false>, turn_pairs<true, true, true>}}};
   return kAll[from_interleaved_ ? 1 : 0][to_interleaved_ ? 1 : 0][rotate_ ? 1 : 0];
 }
 
