@@ -97,8 +97,7 @@ Status convert(const fkv_kvset& from_set, const Wanted& w, std::uint32_t heads, 
   return Status::ok();
 }
 
-Result<std::unique_ptr<Exported>> export_tensor(const fkv_kvset& from_set,
-                                                const fkv_tensor_options& options) {
+Result<std::unique_ptr<Exported>> export_tensor(const fkv_kvset& from_set, const fkv_tensor_options& options) {
   const KvSet& set = from_set.set;
   FINCHKV_ASSIGN_OR_RETURN(const Wanted w, check(set, options));
   const std::uint32_t heads = w.all_heads ? set.shape.n_kv_heads : 1;
