@@ -12,7 +12,7 @@ import numpy as np
 from . import errors
 from ._library import CData, Handle, Struct, call, ffi, id_hex, lib, text_of
 from .kvset import KvSet
-from .types import STORAGE_DTYPES, StorageDType, number_of
+from .types import STORAGE_DTYPES, Entry, StorageDType, number_of
 
 Text = Union[str, Sequence[int]]
 """A text, which the model's chat template is put around, or token ids, used as they are."""
@@ -81,8 +81,9 @@ class Cancel:
 class Answer:
     """What came of `Store.ask` or `Store.compress`."""
 
-    def __init__(self, pointer: CData) -> None:
+    def __init__(self, pointer: CData, find: Callable[[str], Entry]) -> None:
         self._handle = Handle(pointer, lib.fkv_answer_free, "answer")
+        self._find = find
         info = Struct("fkv_answer_info")
         with self._handle.use() as p:
             call(lib.fkv_answer_get_info, p, info.pointer)
@@ -107,13 +108,17 @@ class Answer:
 
     @property
     def kv(self) -> KvSet:
-        """The set that the answer was made from."""
+        """The set that the answer was made from. Its `entry` is what the store says now; None if it is gone."""
         with self._lock:
             if self._kv is None:
                 out = ffi.new("fkv_kvset**")
                 with self._handle.use() as p:
                     call(lib.fkv_answer_kvset, p, out)
-                self._kv = KvSet(out[0])
+                try:
+                    entry = self._find(self.id)
+                except errors.Error:  # removed since, or the store is closed
+                    entry = None
+                self._kv = KvSet(out[0], entry)
             return self._kv
 
     def __repr__(self) -> str:
@@ -216,8 +221,15 @@ def milliseconds(name: str, seconds: float | None) -> int:
     return max(1, round(seconds * 1000))
 
 
-def run(function: Callable[..., int], model: CData, store: CData, struct: Struct, calls: _Calls) -> Answer:
-    """fkv_ask or fkv_compress, and whatever a callback raised."""
+def run(
+    function: Callable[..., int],
+    model: CData,
+    store: CData,
+    struct: Struct,
+    calls: _Calls,
+    find: Callable[[str], Entry],
+) -> Answer:
+    """fkv_ask or fkv_compress, and whatever a callback raised. find: the store's, for `Answer.kv`."""
     out = ffi.new("fkv_answer**")
     try:
         call(function, model, store, struct.pointer, out)
@@ -225,7 +237,7 @@ def run(function: Callable[..., int], model: CData, store: CData, struct: Struct
         if calls.raised is not None:
             raise calls.raised from None
         raise
-    answer = Answer(out[0])
+    answer = Answer(out[0], find)
     if calls.raised is not None:
         raise calls.raised
     return answer

@@ -47,6 +47,7 @@ class PutRequest:
     policy_revision: int = 0
     numeric: str = "reference"
     keep: int = 0
+    """The budget per head; 0: the most that a layer keeps."""
     chunk: int = 0
     seed: int = 0
     parameters: Mapping[str, int] = field(default_factory=dict)
@@ -80,7 +81,7 @@ def make_put(request: PutRequest) -> Struct:
         setattr(o, f"{name}_token_count", len(ids))
     for text in ("reader", "policy", "label"):
         struct.set_text(text, getattr(r, text))
-    o.policy_revision, o.keep, o.chunk, o.seed = r.policy_revision, r.keep, r.chunk, r.seed
+    o.policy_revision, o.chunk, o.seed = r.policy_revision, r.chunk, r.seed
     o.numeric = number_of(r.numeric, NUMERICS, "numeric class")
     parameters = [{"name": struct.view(name), "value": value} for name, value in r.parameters.items()]
     if parameters:
@@ -89,6 +90,7 @@ def make_put(request: PutRequest) -> Struct:
     o.next_position = r.next_position
     _set_rope(struct, r.rope)
     dtype = _set_layers(struct, r.layers)
+    o.keep = r.keep or max(o.layers[i].n_kept for i in range(o.n_layers))
     o.storage_dtype = number_of(r.storage_dtype or dtype, STORAGE_DTYPES, "storage dtype")
     o.pinned, o.zstd, o.replace = (1 if flag else 0 for flag in (r.pinned, r.zstd, r.replace))
     o.no_document_tokens = 0 if r.document_tokens else 1

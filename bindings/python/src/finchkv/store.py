@@ -116,7 +116,7 @@ class Store:
         struct, calls = asking.make_options(document, prompt, options)
         asking.set_storage(struct, options, model.reference)
         with self._handle.use() as store, model._handle.use() as m:
-            return asking.run(function, m, store, struct, calls)
+            return asking.run(function, m, store, struct, calls, self.find)
 
     async def _run_async(
         self, function: Callable[..., int], model: Model, document: Text, prompt: Text, options: AskOptions
