@@ -12,6 +12,7 @@
 #include "base/dtype.h"
 #include "base/kvset.h"
 #include "base/status.h"
+#include "base/thread_pool.h"
 
 namespace finchkv {
 
@@ -30,12 +31,17 @@ class KeyTurner {
                                                 bool rotate, std::uint64_t first_position, std::uint32_t longest);
 
   /// keys: [heads, n, head_dim] of dtype `from`; out: the same of dtype `to`, elsewhere. Both f32, f16 or bf16.
+  /// With a pool, large ones are split over its threads; the bytes are the same.
   void turn(std::span<const std::byte> keys, DType from, std::uint32_t heads, std::uint32_t n, std::span<std::byte> out,
-            DType to) const;
+            DType to, ThreadPool* pool = nullptr) const;
 
  private:
+  // One row: `half_` pairs of `in` to `out` by these cosines and sines.
+  using TurnPairs = void (*)(const float* in, const float* cosines, const float* sines, std::size_t half, float* out);
+
   KeyTurner() = default;
-  void turn_row(const float* in, std::size_t position, float* out) const;
+  [[nodiscard]] TurnPairs pick() const;
+  void turn_rows(const float* in, std::size_t first_row, std::size_t rows, std::uint32_t n, float* out) const;
 
   std::size_t head_dim_ = 0;
   std::size_t half_ = 0;  // pairs

@@ -228,7 +228,7 @@ fkv_code fkv_answer_kvset(const fkv_answer* answer, fkv_kvset** set, fkv_error**
     FINCHKV_RETURN_IF_ERROR(must_be_given(answer, "answer"));
     FINCHKV_RETURN_IF_ERROR(must_be_given(set, "set"));
     *set = nullptr;
-    *set = new fkv_kvset{answer->asked.entry.set};
+    *set = new fkv_kvset{.set = answer->asked.entry.set};
     return Status::ok();
   });
 }

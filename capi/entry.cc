@@ -1,9 +1,19 @@
 #include <algorithm>
+#include <iterator>
 
 #include "capi/guard.h"
 #include "capi/handles.h"
 
 namespace finchkv::capi {
+namespace {
+
+fkv_digest digest_out(const Sha256& digest) {
+  fkv_digest out{};
+  std::copy(digest.begin(), digest.end(), std::begin(out.bytes));
+  return out;
+}
+
+}  // namespace
 
 fkv_entry_info info_out(const cache_store::EntryInfo& info) {
   fkv_entry_info out{};
@@ -35,6 +45,11 @@ fkv_entry_info info_out(const cache_store::EntryInfo& info) {
   out.shared = info.sharing == cache_store::Sharing::kShared ? 1 : 0;
   out.sealed = info.sealed ? 1 : 0;
   out.has_document_tokens = info.has_document_tokens ? 1 : 0;
+  out.model = digest_out(info.identity.model_fingerprint);
+  out.weights = digest_out(info.identity.weights_fingerprint);
+  out.tokenizer = digest_out(info.identity.tokenizer_fingerprint);
+  out.numeric = static_cast<std::uint32_t>(info.identity.numeric);
+  out.provenance = static_cast<std::uint32_t>(info.provenance);
   return out;
 }
 

@@ -81,6 +81,11 @@ typedef struct fkv_id {
   uint8_t bytes[32];
 } fkv_id;
 
+/* SHA-256. */
+typedef struct fkv_digest {
+  uint8_t bytes[32];
+} fkv_digest;
+
 FKV_API uint32_t fkv_abi_version(void);   /* FKV_ABI_VERSION of the library */
 FKV_API const char* fkv_version(void);    /* "0.4.0" */
 
@@ -133,6 +138,7 @@ enum { FKV_REFERENCE = 0, FKV_FAST = 1, FKV_FP8 = 2 }; /* how the entry was comp
 
 /* What is known of an entry without reading its tensors. */
 enum { FKV_PRE_ROPE = 0, FKV_ROTATED = 1, FKV_NO_ROPE = 2 };
+enum { FKV_COMPUTED = 0, FKV_CLIENT = 1, FKV_IMPORTED = 2 }; /* by this engine, put by a client, from a file */
 enum { FKV_F32 = 0, FKV_F16 = 1, FKV_BF16 = 2, FKV_Q8 = 3, FKV_Q4 = 4 };
 
 typedef struct fkv_entry_info {
@@ -157,6 +163,9 @@ typedef struct fkv_entry_info {
   uint64_t created_unix_ms, last_used_unix_ms, expires_unix_ms; /* 0: never expires */
   uint64_t hits;
   uint32_t pinned, shared, sealed, has_document_tokens;
+  fkv_digest model, weights, tokenizer; /* what it was made with: an engine that has others must not use it */
+  uint32_t numeric;                     /* FKV_REFERENCE to FKV_FP8 */
+  uint32_t provenance;                  /* FKV_COMPUTED to FKV_IMPORTED */
 } fkv_entry_info;
 
 FKV_API fkv_code fkv_entry_get_info(const fkv_entry* entry, fkv_entry_info* info, fkv_error** error);
@@ -198,6 +207,8 @@ typedef struct fkv_kvset_info {
   fkv_str rope_scaling; /* "none", "linear", "llama3", "yarn" */
   float rope_theta, rope_factor, rope_attention_factor;
   uint32_t rotary_dims, rope_interleaved;
+  const float* rope_inv_freq; /* [rotary_dims / 2] */
+  uint32_t rope_original_context;
 } fkv_kvset_info;
 
 FKV_API fkv_code fkv_kvset_get_info(const fkv_kvset* set, fkv_kvset_info* info, fkv_error** error);
@@ -232,11 +243,6 @@ FKV_API fkv_code fkv_kvset_tensor(const fkv_kvset* set, const fkv_tensor_options
                                   struct DLManagedTensor** tensor, fkv_error** error);
 
 /* ---- Putting: sets that another engine made ---- */
-
-/* SHA-256. */
-typedef struct fkv_digest {
-  uint8_t bytes[32];
-} fkv_digest;
 
 typedef struct fkv_parameter {
   fkv_str name;

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "base/key_turner.h"
 #include "base/kvset.h"
 #include "base/status.h"
 #include "cache_store/store.h"
@@ -56,13 +57,37 @@ struct fkv_listing {
   finchkv::cache_store::EntryPage page;
 };
 
+namespace finchkv::capi {
+
+/// The last table of angles that was made, kept for the next layer, which nearly always wants the same.
+class Turners {
+ public:
+  /// KeyTurner::create with the same arguments; `longest` may come out larger.
+  [[nodiscard]] Result<std::shared_ptr<const KeyTurner>> get(const RopeRecord& rope, std::uint32_t head_dim,
+                                                             PairOrder order, bool rotate, std::uint64_t base,
+                                                             std::uint32_t longest);
+
+ private:
+  std::mutex mutex_;
+  std::shared_ptr<const KeyTurner> last_;
+  PairOrder order_ = PairOrder::kAsStored;
+  bool rotate_ = false;
+  std::uint64_t base_ = 0;
+  std::uint32_t longest_ = 0;
+};
+
+}  // namespace finchkv::capi
+
 struct fkv_kvset {
   finchkv::KvSet set;
+  /// Shared by the sets that one fetch gives: all have the same RopeRecord.
+  std::shared_ptr<finchkv::capi::Turners> turners = std::make_shared<finchkv::capi::Turners>();
 };
 
 struct fkv_fetch {
   std::shared_ptr<finchkv::cache_store::Store> store;
   std::shared_ptr<finchkv::cache_store::EntryStream> stream;
+  std::shared_ptr<finchkv::capi::Turners> turners = std::make_shared<finchkv::capi::Turners>();
 };
 
 struct fkv_answer {

@@ -43,7 +43,7 @@ fkv_code fkv_store_fetch(fkv_store* store, const fkv_id* id, fkv_fetch** fetch, 
     FINCHKV_RETURN_IF_ERROR(must_be_given(fetch, "fetch"));
     *fetch = nullptr;
     FINCHKV_ASSIGN_OR_RETURN(std::unique_ptr<cache_store::EntryStream> stream, store->store->stream(id_of(*id)));
-    *fetch = new fkv_fetch{store->store, std::move(stream)};
+    *fetch = new fkv_fetch{.store = store->store, .stream = std::move(stream)};
     return Status::ok();
   });
 }
@@ -54,7 +54,7 @@ fkv_code fkv_fetch_layer(fkv_fetch* fetch, uint32_t layer, fkv_kvset** set, fkv_
     FINCHKV_RETURN_IF_ERROR(must_be_given(set, "set"));
     *set = nullptr;
     FINCHKV_ASSIGN_OR_RETURN(const KvLayer views, fetch->stream->layer(layer));
-    *set = new fkv_kvset{one_layer(fetch->stream->info(), views, fetch->stream)};
+    *set = new fkv_kvset{one_layer(fetch->stream->info(), views, fetch->stream), fetch->turners};
     return Status::ok();
   });
 }
@@ -65,7 +65,7 @@ fkv_code fkv_fetch_finish(fkv_fetch* fetch, fkv_kvset** set, fkv_error** error) 
     FINCHKV_RETURN_IF_ERROR(must_be_given(set, "set"));
     *set = nullptr;
     FINCHKV_ASSIGN_OR_RETURN(KvSet whole, fetch->stream->finish());
-    *set = new fkv_kvset{std::move(whole)};
+    *set = new fkv_kvset{std::move(whole), fetch->turners};
     return Status::ok();
   });
 }
@@ -91,6 +91,8 @@ fkv_code fkv_kvset_get_info(const fkv_kvset* set, fkv_kvset_info* info, fkv_erro
     out.rope_attention_factor = s.rope.attention_factor;
     out.rotary_dims = s.rope.rotary_dims;
     out.rope_interleaved = s.rope.interleaved ? 1 : 0;
+    out.rope_inv_freq = s.rope.inv_freq.data();
+    out.rope_original_context = s.rope.original_context;
     return write_struct(out, info, "fkv_kvset_info");
   });
 }

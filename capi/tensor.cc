@@ -73,18 +73,32 @@ Result<Wanted> check(const KvSet& set, const fkv_tensor_options& o) {
   return w;
 }
 
-Status convert(const KvSet& set, const Wanted& w, std::uint32_t heads, std::span<const std::byte> from,
+// Threads for large tensors, started by the first one. Never stopped: a process that ends must not wait for them.
+ThreadPool& turning_threads() {
+  static auto* const pool = new ThreadPool();
+  return *pool;
+}
+
+Status convert(const fkv_kvset& from_set, const Wanted& w, std::uint32_t heads, std::span<const std::byte> from,
                std::span<std::byte> to) {
+  const KvSet& set = from_set.set;
+  constexpr std::size_t kLarge = std::size_t{512} << 10U;  // bytes; below, one thread is done before others are awake
+  ThreadPool* const pool = from.size() >= kLarge ? &turning_threads() : nullptr;
+  if (w.rotate || w.order != PairOrder::kAsStored) {
+    FINCHKV_ASSIGN_OR_RETURN(const auto turner, from_set.turners->get(set.rope, set.shape.head_dim, w.order, w.rotate,
+                                                                      w.base, w.layer->n_kept));
+    turner->turn(from, set.dtype, heads, w.layer->n_kept, to, w.dtype, pool);
+    return Status::ok();
+  }
   RopeRecord none;  // values, and keys that stay in their places, only change their dtype
   none.rotary_dims = 0;
-  const bool turns = w.rotate || w.order != PairOrder::kAsStored;
-  FINCHKV_ASSIGN_OR_RETURN(const KeyTurner turner, KeyTurner::create(turns ? set.rope : none, set.shape.head_dim,
-                                                                     w.order, w.rotate, w.base, w.layer->n_kept));
-  turner.turn(from, set.dtype, heads, w.layer->n_kept, to, w.dtype);
+  FINCHKV_ASSIGN_OR_RETURN(const KeyTurner turner, KeyTurner::create(none, set.shape.head_dim, w.order, false, 0, 0));
+  turner.turn(from, set.dtype, heads, w.layer->n_kept, to, w.dtype, pool);
   return Status::ok();
 }
 
-Result<std::unique_ptr<Exported>> export_tensor(const KvSet& set, const fkv_tensor_options& options) {
+Result<std::unique_ptr<Exported>> export_tensor(const fkv_kvset& from_set, const fkv_tensor_options& options) {
+  const KvSet& set = from_set.set;
   FINCHKV_ASSIGN_OR_RETURN(const Wanted w, check(set, options));
   const std::uint32_t heads = w.all_heads ? set.shape.n_kv_heads : 1;
   const std::size_t rows = std::size_t{heads} * w.layer->n_kept;
@@ -102,7 +116,7 @@ Result<std::unique_ptr<Exported>> export_tensor(const KvSet& set, const fkv_tens
     if (made == nullptr && bytes != 0) {
       return Status::resource_exhausted(fmt::format("there is no memory for a tensor of {} bytes", bytes));
     }
-    FINCHKV_RETURN_IF_ERROR(convert(set, w, heads, from, {made.get(), bytes}));
+    FINCHKV_RETURN_IF_ERROR(convert(from_set, w, heads, from, {made.get(), bytes}));
     data = made.get();
     out->memory.push_back(made);
   }
@@ -123,6 +137,21 @@ Result<std::unique_ptr<Exported>> export_tensor(const KvSet& set, const fkv_tens
 }
 
 }  // namespace
+
+Result<std::shared_ptr<const KeyTurner>> Turners::get(const RopeRecord& rope, std::uint32_t head_dim, PairOrder order,
+                                                      bool rotate, std::uint64_t base, std::uint32_t longest) {
+  const std::lock_guard lock(mutex_);
+  if (last_ == nullptr || order != order_ || rotate != rotate_ || (rotate && (base != base_ || longest > longest_))) {
+    FINCHKV_ASSIGN_OR_RETURN(KeyTurner made, KeyTurner::create(rope, head_dim, order, rotate, base, longest));
+    last_ = std::make_shared<const KeyTurner>(std::move(made));
+    order_ = order;
+    rotate_ = rotate;
+    base_ = base;
+    longest_ = longest;
+  }
+  return last_;
+}
+
 }  // namespace finchkv::capi
 
 extern "C" fkv_code fkv_kvset_tensor(const fkv_kvset* set, const fkv_tensor_options* options, DLManagedTensor** tensor,
@@ -133,7 +162,7 @@ extern "C" fkv_code fkv_kvset_tensor(const fkv_kvset* set, const fkv_tensor_opti
     FINCHKV_RETURN_IF_ERROR(finchkv::capi::must_be_given(tensor, "tensor"));
     *tensor = nullptr;
     FINCHKV_ASSIGN_OR_RETURN(const fkv_tensor_options o, finchkv::capi::read_struct(options, "fkv_tensor_options"));
-    FINCHKV_ASSIGN_OR_RETURN(auto exported, finchkv::capi::export_tensor(set->set, o));
+    FINCHKV_ASSIGN_OR_RETURN(auto exported, finchkv::capi::export_tensor(*set, o));
     *tensor = &exported.release()->managed;
     return Status::ok();
   });

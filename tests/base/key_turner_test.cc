@@ -1,6 +1,7 @@
 #include "base/key_turner.h"
 
 #include <cmath>
+#include <cstring>
 #include <vector>
 
 #include <gtest/gtest.h>
@@ -84,6 +85,63 @@ TEST(KeyTurner, RoundsOnceAtTheEnd) {
                DType::kBF16);
   convert_from_f32(DType::kBF16, wide.data(), reinterpret_cast<std::byte*>(expected.data()), 4);
   EXPECT_EQ(narrow, expected);
+}
+
+// One row after the other, in the plainest way.
+std::vector<float> turned_plainly(const RopeRecord& rope, bool to_interleaved, std::uint64_t first,
+                                  const std::vector<float>& keys, std::uint32_t n, std::uint32_t dims) {
+  std::vector<float> out(keys);
+  const std::size_t half = rope.rotary_dims / 2;
+  for (std::size_t row = 0; row < keys.size() / dims; ++row) {
+    const auto position = static_cast<float>(first + row % n);
+    for (std::size_t p = 0; p < half; ++p) {
+      const double angle = position * rope.inv_freq[p];
+      const float c = static_cast<float>(std::cos(angle)) * rope.attention_factor;
+      const float s = static_cast<float>(std::sin(angle)) * rope.attention_factor;
+      const float a = keys[row * dims + (rope.interleaved ? 2 * p : p)];
+      const float b = keys[row * dims + (rope.interleaved ? 2 * p + 1 : p + half)];
+      out[row * dims + (to_interleaved ? 2 * p : p)] = a * c - b * s;
+      out[row * dims + (to_interleaved ? 2 * p + 1 : p + half)] = a * s + b * c;
+    }
+  }
+  return out;
+}
+
+TEST(KeyTurner, ManyRowsHaveTheBytesOfOneAfterTheOther) {
+  constexpr std::uint32_t kHeads = 3, kRows = 1501;  // several tasks, and a last one that is short
+  ThreadPool pool(4);
+  for (const std::uint32_t dims : {64U, 80U, 37U}) {
+    std::vector<float> keys(std::size_t{kHeads} * kRows * dims);
+    std::uint32_t state = dims;
+    for (float& k : keys) {
+      state = state * 1664525U + 1013904223U;
+      k = static_cast<float>(static_cast<std::int32_t>(state)) * 0x1p-28F;
+    }
+    for (const bool from : {false, true}) {
+      for (const bool to : {false, true}) {
+        RopeRecord rope;
+        rope.rotary_dims = dims == 64 ? 64 : 32;
+        rope.interleaved = from;
+        rope.attention_factor = 1.25F;
+        for (std::uint32_t i = 0; i < rope.rotary_dims / 2; ++i) rope.inv_freq.push_back(std::pow(0.7F, 1.0F * i));
+        const PairOrder order = to ? PairOrder::kInterleaved : PairOrder::kHalfSplit;
+        const auto expected = turned_plainly(rope, to, 1000, keys, kRows, dims);
+        const auto turner = KeyTurner::create(rope, dims, order, true, 1000, kRows);
+        ASSERT_TRUE(turner.is_ok());
+        for (ThreadPool* const threads : {static_cast<ThreadPool*>(nullptr), &pool}) {
+          std::vector<float> out(keys.size());
+          turner->turn(std::as_bytes(std::span(keys)), DType::kF32, kHeads, kRows, std::as_writable_bytes(std::span(out)),
+                       DType::kF32, threads);
+          EXPECT_EQ(std::memcmp(out.data(), expected.data(), out.size() * sizeof(float)), 0) << dims << from << to;
+          std::vector<std::uint16_t> narrow(keys.size()), narrow_expected(keys.size());
+          turner->turn(std::as_bytes(std::span(keys)), DType::kF32, kHeads, kRows,
+                       std::as_writable_bytes(std::span(narrow)), DType::kF16, threads);
+          convert_from_f32(DType::kF16, expected.data(), narrow_expected.data(), expected.size());
+          EXPECT_EQ(narrow, narrow_expected) << dims << from << to;
+        }
+      }
+    }
+  }
 }
 
 TEST(KeyTurner, RefusesWhatDoesNotFit) {

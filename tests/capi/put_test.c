@@ -57,6 +57,8 @@ static void comes_back(fkv_store* store) {
   fkv_fetch* fetch = NULL;
   fkv_kvset* set = NULL;
   fkv_kvset_info info;
+  fkv_entry* entry = NULL;
+  fkv_entry_info known;
   DLManagedTensor* tensor = NULL;
   const uint32_t* from = NULL;
   size_t count = 0;
@@ -71,6 +73,14 @@ static void comes_back(fkv_store* store) {
   info.struct_size = sizeof(info);
   OK(fkv_kvset_get_info(set, &info, &error));
   CHECK(info.key_form == FKV_ROTATED && info.next_position == kDocument && info.rope_theta == 10000.0F);
+  CHECK(info.rotary_dims == kDim && info.rope_inv_freq[0] == 1.0F && info.rope_inv_freq[1] == 0.01F);
+  memset(&known, 0, sizeof(known));
+  known.struct_size = sizeof(known);
+  OK(fkv_store_find(store, &id, &entry, &error));
+  OK(fkv_entry_get_info(entry, &known, &error));
+  CHECK(memcmp(&known.model, &o.model, sizeof(known.model)) == 0 && known.weights.bytes[31] == 0);
+  CHECK(known.numeric == FKV_REFERENCE && known.provenance == FKV_CLIENT);
+  fkv_entry_free(entry);
   for (l = 0; l < kLayers; ++l) {
     t.layer = l;
     t.which = FKV_KEYS;

@@ -1,0 +1,55 @@
+"""A DLManagedTensor of the library as an object with __dlpack__, which numpy, torch and others take without a copy."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+from ._library import CData, ffi
+
+_NAME = b"dltensor"
+
+_api = ctypes.pythonapi
+_new = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)(("PyCapsule_New", _api))
+_is_valid = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_char_p)(("PyCapsule_IsValid", _api))
+_pointer = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_char_p)(("PyCapsule_GetPointer", _api))
+
+
+def _free(tensor: CData) -> None:
+    tensor.deleter(tensor)
+
+
+# A capsule that nobody took (a taker renames it) still owns its tensor.
+@ctypes.PYFUNCTYPE(None, ctypes.c_void_p)
+def _drop(capsule: int) -> None:
+    if _is_valid(capsule, _NAME):
+        _free(ffi.cast("struct DLManagedTensor*", _pointer(capsule, _NAME)))
+
+
+_DROP = ctypes.cast(_drop, ctypes.c_void_p)
+
+
+class DLPackTensor:
+    """Read-only host memory, handed to the first who asks for it by `__dlpack__` (version 0.x of the protocol)."""
+
+    def __init__(self, tensor: CData) -> None:
+        self._tensor: CData | None = tensor
+        t = tensor.dl_tensor
+        self.shape: tuple[int, ...] = tuple(t.shape[i] for i in range(t.ndim))
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return (1, 0)  # kDLCPU
+
+    def __dlpack__(self, *, stream: Any = None, **_: Any) -> Any:
+        if self._tensor is None:
+            raise BufferError("this tensor has been handed out before: ask the KvSet for it again")
+        if stream is not None:
+            raise BufferError("the tensor lies in host memory, where there are no streams")
+        address = int(ffi.cast("uintptr_t", self._tensor))
+        capsule = _new(address, _NAME, _DROP)
+        self._tensor = None
+        return capsule
+
+    def __del__(self) -> None:
+        if getattr(self, "_tensor", None) is not None:
+            _free(self._tensor)

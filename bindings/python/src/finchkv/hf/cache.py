@@ -1,0 +1,182 @@
+"""KvSet to DynamicCache and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from transformers.cache_utils import DynamicCache
+
+from ..ask import token_array
+from ..errors import InvalidArgument, Unsupported
+from ..kvset import KvSet, torch_dtype_name
+from ..model import Model
+from ..put import PutLayer, PutRequest
+from ..store import Store
+from ..types import PathLike, Rope
+from .facts import Facts, differences, facts_of, text_config
+from .identity import bind_gguf, bound_identity, torch_identity
+
+_NEXT = "finchkv_next_position"
+
+
+def to_cache(
+    kv: KvSet,
+    model: torch.nn.Module,
+    *,
+    gguf: Model | PathLike | None = None,
+    model_id: str | None = None,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+) -> DynamicCache:
+    """A cache that the model goes on from, behind the set: `model.generate(**hf.inputs(cache, prompt_ids), ...)`.
+
+    kv: from `Store.get`, so that it says what it was made with. gguf: for entries that finchkv's engine made, the file
+    that the torch model was loaded from (needed once per model; see `bind_gguf`). model_id: for entries that finchkv.hf
+    made under one. dtype and device: the model's.
+
+    Keys from before RoPE are turned to positions 0.. in one pass. Where dtype and device are the set's, values (and
+    keys that come as they were) are the set's own memory: a cache grows by concatenation and never writes to it.
+
+    Raises InvalidArgument with the difference when set and model do not belong together, and Unsupported for models
+    with sliding windows and for sets whose layers keep different counts, which one attention mask cannot serve.
+    """
+    facts = facts_of(model)
+    _check_belonging(kv, model, facts, gguf, model_id)
+    if kv.key_form == "pre_rope" and facts.rope_trouble:
+        raise Unsupported(f"keys cannot be turned for {facts.name}: {facts.rope_trouble}")
+    if len(set(kv.kept)) > 1:
+        most, least = max(kv.kept), min(kv.kept)
+        raise Unsupported(
+            f"layer {kv.kept.index(most)} keeps {most} entries and layer {kv.kept.index(least)} {least}: transformers "
+            f"has one attention mask for all layers, so sets with layers of unequal counts cannot become a cache"
+        )
+    first = next(model.parameters())
+    cache = DynamicCache(config=text_config(model))
+    if len(cache.layers) != kv.layers or any(getattr(layer, "is_sliding", False) for layer in cache.layers):
+        raise Unsupported(f"{facts.name} has layers with sliding windows or without keys: its cache takes no set")
+    name = torch_dtype_name(first.dtype if dtype is None else dtype)
+    where = torch.device(first.device if device is None else device)
+    rotate = kv.key_form == "pre_rope"
+    # transformers' Llama family has pairs (i, i + d/2), also where the GGUF file has (2i, 2i + 1). What finchkv.hf made
+    # is in the model's own order already.
+    order = "half" if rotate and kv.entry is not None and kv.entry.provenance == "computed" else "stored"
+    for index, layer in enumerate(cache.layers):
+        keys, values = kv.torch(index, rotate=rotate, order=order, dtype=name)  # type: ignore[arg-type]
+        layer.keys, layer.values = keys.unsqueeze(0).to(where), values.unsqueeze(0).to(where)
+        layer.dtype, layer.device, layer.is_initialized = layer.keys.dtype, layer.keys.device, True
+    setattr(cache, _NEXT, kv.next_position)
+    return cache
+
+
+def inputs(cache: DynamicCache, prompt: Sequence[int] | torch.Tensor) -> dict[str, Any]:
+    """What `model.generate` (or `model(...)`) takes to go on from a cache of `to_cache` with these prompt ids:
+    input_ids, attention_mask over cache and prompt, position_ids from the set's next position on, past_key_values."""
+    device = cache.layers[0].keys.device
+    ids = torch.as_tensor(prompt, dtype=torch.long, device=device).reshape(1, -1)
+    kept, count = cache.get_seq_length(), ids.shape[1]
+    start = getattr(cache, _NEXT, kept)
+    return {
+        "input_ids": ids,
+        "attention_mask": torch.ones((1, kept + count), dtype=torch.long, device=device),
+        "position_ids": torch.arange(start, start + count, device=device).unsqueeze(0),
+        "past_key_values": cache,
+    }
+
+
+def _check_belonging(
+    kv: KvSet, model: torch.nn.Module, facts: Facts, gguf: Model | PathLike | None, model_id: str | None
+) -> None:
+    found = differences(facts, kv)
+    if found:
+        raise InvalidArgument(f"the set does not belong to this {facts.name}: " + "; ".join(found))
+    entry = kv.entry
+    if entry is None:
+        raise InvalidArgument("the set does not say which model it is of: take it from its store, with store.get(id)")
+    if entry.provenance == "client":
+        mine = torch_identity(model, model_id)
+        if entry.weights != mine.weights:
+            raise InvalidArgument(
+                f"the set does not belong to this {facts.name}: it was made with weights whose samples hash to "
+                f"{entry.weights.hex()[:16]}, and the model's hash to {mine.weights.hex()[:16]}"
+            )
+        if entry.model != mine.model:
+            raise InvalidArgument(
+                f"the set was stored under another model_id than "
+                f"{(model.config.name_or_path if model_id is None else model_id)!r}, or its configuration was another"
+            )
+        return
+    theirs = bind_gguf(model, gguf) if gguf is not None else bound_identity(model)
+    if theirs is None:
+        raise InvalidArgument(
+            f"the set was made from a GGUF file with weights {entry.weights.hex()[:16]}, and a torch model has no such "
+            f"fingerprint: name the file that it was loaded from, as to_cache(kv, model, gguf=PATH)"
+        )
+    for what, stored, ours in (("weights", entry.weights, theirs.weights), ("configuration", entry.model, theirs.model)):
+        if stored != ours:
+            raise InvalidArgument(
+                f"the set does not belong to this {facts.name}: it was made from a GGUF file whose {what} hash to "
+                f"{stored.hex()[:16]}, and that of the model's file to {ours.hex()[:16]}"
+            )
+
+
+def from_cache(
+    store: Store,
+    cache: DynamicCache | Iterable[tuple[torch.Tensor, torch.Tensor]],
+    model: torch.nn.Module,
+    *,
+    document: Sequence[int],
+    policy: str,
+    prompt: Sequence[int] = (),
+    model_id: str | None = None,
+    next_position: int | None = None,
+    parameters: Mapping[str, int] | None = None,
+    keep: int = 0,
+    seed: int = 0,
+    label: str = "",
+    pinned: bool = False,
+    replace: bool = False,
+    ttl: float | None = None,
+    document_tokens: bool = True,
+) -> str:
+    """Stores a cache that transformers or kvpress made; the id. It goes back verbatim, bit for bit.
+
+    cache: a DynamicCache, or keys and values per layer, each [1, kv_heads, kept, head_dim].
+    document, prompt: the token ids that the cache was made from and, where a prompt guided the choice, under.
+    policy, parameters, keep, seed: how it was made, with everything that can change a byte: "snapkv", {"window": 64}.
+    model_id: a name for the model; to_cache wants the same. None: the name its configuration has.
+    next_position: where what follows goes on; None: behind the document, which is right for presses, whose keys keep
+    the positions that they had.
+
+    Raises InvalidArgument for a batch, or a cache whose shapes are not the model's.
+    """
+    facts = facts_of(model)
+    pairs = [(pair[0], pair[1]) for pair in cache]
+    if len(pairs) != facts.layers:
+        raise InvalidArgument(f"the cache has {len(pairs)} layers and {facts.name} {facts.layers}")
+    layers = []
+    for index, (keys, values) in enumerate(pairs):
+        wanted = (1, facts.kv_heads, facts.head_dim)
+        shape = tuple(keys.shape)
+        if len(shape) != 4 or (shape[0], shape[1], shape[3]) != wanted:
+            raise InvalidArgument(
+                f"layer {index} of the cache is {shape}: for {facts.name} it must be one sequence, "
+                f"[1, {facts.kv_heads}, kept, {facts.head_dim}]"
+            )
+        layers.append(PutLayer(keys[0], values[0]))
+    identity = torch_identity(model, model_id)
+    return store.put(
+        PutRequest(
+            model=identity.model, weights=identity.weights, document=token_array(document),  # type: ignore[arg-type]
+            prompt=token_array(prompt), layers=layers, policy=policy, keep=keep, seed=seed,  # type: ignore[arg-type]
+            parameters=parameters or {}, numeric=numeric_of(layers[0].keys.dtype),
+            key_form="none" if facts.rope is None else "rotated",
+            next_position=len(document) if next_position is None else next_position, rope=facts.rope or Rope(),
+            label=label, pinned=pinned, replace=replace, ttl=ttl, document_tokens=document_tokens,
+        )  # fmt: skip
+    )
+
+
+def numeric_of(dtype: torch.dtype) -> str:
+    return "reference" if dtype == torch.float32 else "fast"

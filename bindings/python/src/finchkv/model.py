@@ -1,0 +1,93 @@
+"""Models that finchkv's own engine runs."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ._library import Handle, Struct, call, ffi, lib, take_text
+from .types import PathLike
+
+
+class Model:
+    """A GGUF file. Opening reads what is cheap; weights are loaded when a document must be read or an answer made.
+
+    A model answers one call at a time, others wait. Close it, or use it in a `with`.
+    """
+
+    def __init__(
+        self,
+        path: PathLike,
+        *,
+        device: str = "auto",
+        reference: bool = False,
+        threads: int = 0,
+        fingerprint_cache: PathLike | None = None,
+    ) -> None:
+        """Opens a GGUF file; of a split one, the first.
+
+        device: "cpu", "cuda", or "auto": a GPU where there is one.
+        reference: compute in f32 in a fixed order, which gives the same bytes for any number of threads.
+        threads: 0 for all processors.
+        fingerprint_cache: a file of remembered weight digests; without it the weights are hashed at every opening.
+
+        Raises NotFound, Corrupt, Unsupported (an architecture or scaling that the engine does not have).
+        """
+        options = Struct("fkv_model_options")
+        options.set_text("path", os.fsencode(path))
+        options.set_text("device", device)
+        if fingerprint_cache is not None:
+            options.set_text("fingerprint_cache", os.fsencode(fingerprint_cache))
+        options.pointer.threads = threads
+        options.pointer.reference = 1 if reference else 0
+        out = ffi.new("fkv_model**")
+        call(lib.fkv_model_open, options.pointer, out)
+        self._handle = Handle(out[0], lib.fkv_model_close, "model")
+        self.path = os.fspath(path)
+        self.reference = reference
+
+    def describe(self) -> dict[str, Any]:
+        """Architecture, shape, context, tokenizer, template, fingerprints (hex)."""
+        out = ffi.new("fkv_text**")
+        with self._handle.use() as p:
+            call(lib.fkv_model_describe, p, out)
+        description: dict[str, Any] = json.loads(take_text(out[0]))
+        return description
+
+    def tokenize(self, text: str, *, parse_special: bool = False) -> list[int]:
+        """Token ids of a text, without BOS or EOS. Special tokens' names are plain text unless `parse_special`."""
+        texts = Struct("fkv_model_options")  # only what keeps the text alive
+        out = ffi.new("fkv_tokens**")
+        with self._handle.use() as p:
+            call(lib.fkv_model_tokenize, p, texts.view(text), 1 if parse_special else 0, out)
+        try:
+            count = ffi.new("size_t*")
+            data = lib.fkv_tokens_data(out[0], count)
+            return list(ffi.unpack(data, count[0])) if count[0] else []
+        finally:
+            lib.fkv_tokens_free(out[0])
+
+    def detokenize(self, tokens: Sequence[int]) -> str:
+        """The text of token ids."""
+        ids = np.ascontiguousarray(tokens, np.int32)
+        out = ffi.new("fkv_text**")
+        with self._handle.use() as p:
+            call(lib.fkv_model_detokenize, p, ffi.from_buffer("int32_t[]", ids), len(ids), out)
+        return take_text(out[0])
+
+    def close(self) -> None:
+        """Frees the model when no call uses it any more."""
+        self._handle.close()
+
+    def __enter__(self) -> Model:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<finchkv.Model {self.path!r}{' closed' if self._handle.closed else ''}>"
