@@ -1,0 +1,67 @@
+"""Sets as llama.cpp's sequence states."""
+
+import numpy as np
+import pytest
+
+import finchkv
+from finchkv import llama
+
+
+@pytest.fixture
+def kv(tiny, store, document, prompt):
+    made = store.compress(tiny, document, prompt, policy="finch", keep=32, chunk=64, storage_dtype="f32")
+    return store.get(made.id)
+
+
+@pytest.mark.parametrize("flash_attention", [True, False])
+@pytest.mark.parametrize("dtype", ["f16", "bf16", "f32"])
+def test_what_goes_out_comes_back(tiny, kv, document, dtype, flash_attention):
+    file = llama.to_state(kv, dtype=dtype, flash_attention=flash_attention, document=document)
+    assert file.next_position == 32 and file.data[:4] == b"qsgg"
+    read, tokens = llama.from_state(file.data, tiny)
+    assert len(tokens) == 32 and read.key_form == "rotated" and read.dtype == dtype and read.next_position == 32
+    again = llama.to_state(read, dtype=dtype, flash_attention=flash_attention, tokens=tokens)
+    assert again.data == file.data
+    if dtype == "f32":
+        for layer in range(kv.layers):
+            keys, values = kv.numpy(layer, rotate=True)
+            assert np.array_equal(read.numpy(layer)[0], keys) and np.array_equal(read.numpy(layer)[1], values)
+
+
+def test_data_has_no_tokens(tiny, kv):
+    state = llama.to_state(kv, base=5)
+    assert state.next_position == 37
+    read, tokens = llama.from_state(state.data, tiny)
+    assert tokens == [] and read.origins(0)[0].tolist() == list(range(5, 37))
+    ids = list(range(37))
+    assert llama.from_state(state.data, tiny, tokens=ids)[1] == ids
+
+
+def test_what_does_not_fit_is_refused(tiny, kv):
+    state = llama.to_state(kv)
+    with pytest.raises(finchkv.InvalidArgument, match="up to position 31 and 2 tokens"):
+        llama.from_state(state.data, tiny, tokens=[1, 2])
+    with pytest.raises(finchkv.Corrupt, match="ends before"):
+        llama.from_state(state.data[:-1], tiny)
+
+
+def test_another_model_is_refused(smollm2, kv):
+    with pytest.raises(finchkv.InvalidArgument, match="the state has 3 layers, the model has 30"):
+        llama.from_state(llama.to_state(kv).data, smollm2)
+
+
+def test_llama_cpp_decodes_along_the_golden_text(smollm2, smollm2_path, store, golden):
+    llama_cpp = pytest.importorskip("llama_cpp")
+    llm = llama_cpp.Llama(str(smollm2_path), n_ctx=1024, n_threads=1, n_threads_batch=1, logits_all=True, verbose=False)
+    prompt = golden["prompt"]
+    same = total = 0
+    for case in golden["finch"]:
+        made = store.compress(smollm2, golden["doc"], prompt, policy=case["policy"], keep=case["budget"],
+                              chunk=case["chunk"], storage_dtype="f32")  # fmt: skip
+        at = llama.restore(store.get(made.id), llm)
+        assert at == case["budget"] and llm.n_tokens == at
+        llm.eval(prompt + case["greedy"][:-1])
+        top = llm.scores[at + len(prompt) - 1 : llm.n_tokens].argmax(1).tolist()
+        same += sum(a == b for a, b in zip(top, case["greedy"], strict=True))
+        total += len(case["greedy"])
+    assert same / total >= 0.95
