@@ -227,8 +227,9 @@ void add_export(CLI::App& app, Session& session) {
       ->required();
   add_selection_options(*verb, options->selection, kAllFlag);
   add_store_options(*verb, options->store, /*writes=*/false);
-  verb->add_option("--rope", options->rope_base,
-                   "Rotate one entry's keys to positions BASE.. (default: as they are, before RoPE; for llama-state: to 0..)")
+  verb->add_option(
+          "--rope", options->rope_base,
+          "Rotate one entry's keys to positions BASE.. (default: as they are, before RoPE; for llama-state: to 0..)")
       ->type_name("BASE");
   verb->add_option("--format", options->format, "Of one entry: safetensors, or llama-state for llama.cpp's slots")
       ->check(CLI::IsMember({"safetensors", kLlamaFormat}))
