@@ -95,7 +95,7 @@ def _check_belonging(
     if entry is None:
         raise InvalidArgument("the set does not say which model it is of: take it from its store, with store.get(id)")
     if entry.provenance == "client":
-        mine = torch_identity(model, model_id)
+        mine = torch_identity(model, model_id, facts)
         if entry.weights != mine.weights:
             raise InvalidArgument(
                 f"the set does not belong to this {facts.name}: it was made with weights whose samples hash to "
@@ -165,7 +165,7 @@ def from_cache(
                 f"[1, {facts.kv_heads}, kept, {facts.head_dim}]"
             )
         layers.append(PutLayer(keys[0], values[0]))
-    identity = torch_identity(model, model_id)
+    identity = torch_identity(model, model_id, facts)
     return store.put(
         PutRequest(
             model=identity.model, weights=identity.weights, document=token_array(document),  # type: ignore[arg-type]

@@ -86,7 +86,7 @@ def compress(
     if policy not in POLICIES:
         raise InvalidArgument(f"there is no policy {policy!r} for torch models: it is one of {', '.join(POLICIES)}")
     chosen = POLICIES[policy]
-    identity = torch_identity(model, model_id)
+    identity = torch_identity(model, model_id, facts)
     dtype = next(model.parameters()).dtype
     rope = prepare(model, doc + ask)
     request = PutRequest(
