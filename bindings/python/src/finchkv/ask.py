@@ -189,7 +189,7 @@ def make_options(document: Text, prompt: Text, options: AskOptions) -> tuple[Str
         struct.set_text(text, options.get(text))  # type: ignore[arg-type]
     for number in ("keep", "ratio", "chunk", "seed", "max_tokens", "temperature", "top_p", "sampling_seed"):
         if options.get(number) is not None:
-            setattr(o, number, options[number])  # type: ignore[literal-required]
+            setattr(o, number, options[number])
     for flag in ("pinned", "shared", "refresh", "zstd"):
         setattr(o, flag, 1 if options.get(flag) else 0)
     o.no_document_tokens = 0 if options.get("document_tokens", True) else 1

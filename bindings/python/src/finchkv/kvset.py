@@ -134,12 +134,13 @@ class KvSet:
 
         torch knows no read-only tensors: writing into these in place would change the set.
         """
-        import torch
+        import torch.utils.dlpack
 
         name = None if dtype is None else torch_dtype_name(dtype)
         keys = self.dlpack(layer, "keys", rotate=rotate, base=base, order=order, dtype=name, head=head)
         values = self.dlpack(layer, "values", dtype=name, head=head)
-        return torch.from_dlpack(keys), torch.from_dlpack(values)
+        from_dlpack: Any = torch.utils.dlpack.from_dlpack
+        return from_dlpack(keys), from_dlpack(values)
 
     def __len__(self) -> int:
         """Layers."""

@@ -16,7 +16,7 @@ from ..put import PutLayer, PutRequest
 from ..store import Store
 from ..types import PathLike, Rope
 from .facts import Facts, differences, facts_of, text_config
-from .identity import bind_gguf, bound_identity, torch_identity
+from .identity import bind_gguf, bound_identity, name_of, torch_identity
 
 _NEXT = "finchkv_next_position"
 
@@ -62,10 +62,11 @@ def to_cache(
     # transformers' Llama family has pairs (i, i + d/2), also where the GGUF file has (2i, 2i + 1). What finchkv.hf made
     # is in the model's own order already.
     order = "half" if rotate and kv.entry is not None and kv.entry.provenance == "computed" else "stored"
-    for index, layer in enumerate(cache.layers):
+    target: Any
+    for index, target in enumerate(cache.layers):
         keys, values = kv.torch(index, rotate=rotate, order=order, dtype=name)  # type: ignore[arg-type]
-        layer.keys, layer.values = keys.unsqueeze(0).to(where), values.unsqueeze(0).to(where)
-        layer.dtype, layer.device, layer.is_initialized = layer.keys.dtype, layer.keys.device, True
+        target.keys, target.values = keys.unsqueeze(0).to(where), values.unsqueeze(0).to(where)
+        target.dtype, target.device, target.is_initialized = target.keys.dtype, target.keys.device, True
     setattr(cache, _NEXT, kv.next_position)
     return cache
 
@@ -73,7 +74,8 @@ def to_cache(
 def inputs(cache: DynamicCache, prompt: Sequence[int] | torch.Tensor) -> dict[str, Any]:
     """What `model.generate` (or `model(...)`) takes to go on from a cache of `to_cache` with these prompt ids:
     input_ids, attention_mask over cache and prompt, position_ids from the set's next position on, past_key_values."""
-    device = cache.layers[0].keys.device
+    first: Any = cache.layers[0]
+    device = first.keys.device
     ids = torch.as_tensor(prompt, dtype=torch.long, device=device).reshape(1, -1)
     kept, count = cache.get_seq_length(), ids.shape[1]
     start = getattr(cache, _NEXT, kept)
@@ -102,9 +104,9 @@ def _check_belonging(
                 f"{entry.weights.hex()[:16]}, and the model's hash to {mine.weights.hex()[:16]}"
             )
         if entry.model != mine.model:
+            name = name_of(model, model_id)
             raise InvalidArgument(
-                f"the set was stored under another model_id than "
-                f"{(model.config.name_or_path if model_id is None else model_id)!r}, or its configuration was another"
+                f"the set was stored under another model_id than {name!r}, or the model's configuration was another"
             )
         return
     theirs = bind_gguf(model, gguf) if gguf is not None else bound_identity(model)

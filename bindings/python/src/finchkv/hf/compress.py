@@ -184,9 +184,8 @@ def _read(
             origins[index] = _keep(layer, state.mass[index], origins[index], new, -(-keep * seen // n), policy)
         if on_progress is not None and on_progress(seen, n) is False:
             raise Unavailable(f"reading was stopped after {seen} of {n} tokens")
-    return [
-        PutLayer(layer.keys[0], layer.values[0], rows.cpu().numpy()) for layer, rows in zip(cache.layers, origins)
-    ]
+    layers: list[Any] = list(cache.layers)
+    return [PutLayer(layer.keys[0], layer.values[0], rows.cpu().numpy()) for layer, rows in zip(layers, origins)]
 
 
 def _keep(

@@ -82,7 +82,7 @@ def _rope_of(model: torch.nn.Module, config: Any) -> tuple[Rope | None, str]:
     frequencies = first.detach().float().cpu()
     trouble = ""
     for module in modules[1:]:
-        if not torch.equal(module.inv_freq.detach().float().cpu(), frequencies):  # type: ignore[operator, union-attr]
+        if not torch.equal(module.inv_freq.detach().float().cpu(), frequencies):  # type: ignore[operator]
             trouble = "its layers have different position encodings"
     parameters = getattr(config, "rope_parameters", None) or {}
     kind = str(parameters.get("rope_type", "default"))

@@ -48,8 +48,12 @@ def torch_identity(model: torch.nn.Module, model_id: str | None = None, facts: F
     """Digests for the model as it is now. model_id: a name for it; None: the one its configuration has. facts: of the
     model, where they are known already."""
     facts = facts or facts_of(model)
-    name = str(getattr(model.config, "name_or_path", "")) if model_id is None else model_id
-    return Identity(_model_digest(facts, name), weights_digest(model))
+    return Identity(_model_digest(facts, name_of(model, model_id)), weights_digest(model))
+
+
+def name_of(model: torch.nn.Module, model_id: str | None) -> str:
+    """The caller's name for a model, or the one its configuration has."""
+    return str(getattr(model.config, "name_or_path", "")) if model_id is None else model_id
 
 
 def _model_digest(facts: Facts, name: str) -> bytes:
