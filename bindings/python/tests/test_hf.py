@@ -103,6 +103,17 @@ def test_chunks_share_the_budget_and_entries_stay_in_order(store, document, prom
         hf.compress(model, None, document, prompt, store=store, keep=31, on_progress=lambda *_: False)
 
 
+def test_what_went_through_a_file_is_still_the_models_own(store, doc, prompt, tmp_path):
+    model = build("cohere")  # interleaved pairs
+    made = hf.compress(model, None, doc, prompt, store=store, keep=30)
+    store.export_file(made.id, tmp_path / "entry.safetensors")
+    with finchkv.Store("memory:") as other:
+        kv = other.get(other.import_file(tmp_path / "entry.safetensors"))
+    ours, theirs = hf.to_cache(made.kv, model), hf.to_cache(kv, model)
+    for one, two in zip(ours.layers, theirs.layers):
+        assert torch.equal(one.keys, two.keys) and torch.equal(one.values, two.values)
+
+
 def test_bf16_models_keep_bf16(store, doc, prompt):
     model = build("qwen2").to(torch.bfloat16)
     made = hf.compress(model, None, doc, prompt, store=store, keep=40, chunk=32)

@@ -14,7 +14,7 @@ from ..kvset import KvSet, torch_dtype_name
 from ..model import Model
 from ..put import PutLayer, PutRequest
 from ..store import Store
-from ..types import PathLike, Rope
+from ..types import Order, PathLike, Rope
 from .facts import Facts, differences, facts_of, text_config
 from .identity import bind_gguf, bound_identity, name_of, torch_identity
 
@@ -43,7 +43,7 @@ def to_cache(
     with sliding windows and for sets whose layers keep different counts, which one attention mask cannot serve.
     """
     facts = facts_of(model)
-    _check_belonging(kv, model, facts, gguf, model_id)
+    own = _check_belonging(kv, model, facts, gguf, model_id)
     if kv.key_form == "pre_rope" and facts.rope_trouble:
         raise Unsupported(f"keys cannot be turned for {facts.name}: {facts.rope_trouble}")
     if len(set(kv.kept)) > 1:
@@ -61,10 +61,10 @@ def to_cache(
     rotate = kv.key_form == "pre_rope"
     # transformers' Llama family has pairs (i, i + d/2), also where the GGUF file has (2i, 2i + 1). What finchkv.hf made
     # is in the model's own order already.
-    order = "half" if rotate and kv.entry is not None and kv.entry.provenance == "computed" else "stored"
+    order: Order = "half" if rotate and not own else "stored"
     target: Any
     for index, target in enumerate(cache.layers):
-        keys, values = kv.torch(index, rotate=rotate, order=order, dtype=name)  # type: ignore[arg-type]
+        keys, values = kv.torch(index, rotate=rotate, order=order, dtype=name)
         target.keys, target.values = keys.unsqueeze(0).to(where), values.unsqueeze(0).to(where)
         target.dtype, target.device, target.is_initialized = target.keys.dtype, target.keys.device, True
     setattr(cache, _NEXT, kv.next_position)
@@ -89,26 +89,27 @@ def inputs(cache: DynamicCache, prompt: Sequence[int] | torch.Tensor) -> dict[st
 
 def _check_belonging(
     kv: KvSet, model: torch.nn.Module, facts: Facts, gguf: Model | PathLike | None, model_id: str | None
-) -> None:
+) -> bool:
+    """Whether the set was made with this torch model (True) or with the GGUF file behind it; raises when with neither."""
     found = differences(facts, kv)
     if found:
         raise InvalidArgument(f"the set does not belong to this {facts.name}: " + "; ".join(found))
     entry = kv.entry
     if entry is None:
         raise InvalidArgument("the set does not say which model it is of: take it from its store, with store.get(id)")
+    mine = torch_identity(model, model_id, facts)
+    if (entry.model, entry.weights) == (mine.model, mine.weights):
+        return True
     if entry.provenance == "client":
-        mine = torch_identity(model, model_id, facts)
         if entry.weights != mine.weights:
             raise InvalidArgument(
                 f"the set does not belong to this {facts.name}: it was made with weights whose samples hash to "
                 f"{entry.weights.hex()[:16]}, and the model's hash to {mine.weights.hex()[:16]}"
             )
-        if entry.model != mine.model:
-            name = name_of(model, model_id)
-            raise InvalidArgument(
-                f"the set was stored under another model_id than {name!r}, or the model's configuration was another"
-            )
-        return
+        name = name_of(model, model_id)
+        raise InvalidArgument(
+            f"the set was stored under another model_id than {name!r}, or the model's configuration was another"
+        )
     theirs = bind_gguf(model, gguf) if gguf is not None else bound_identity(model)
     if theirs is None:
         raise InvalidArgument(
@@ -121,6 +122,7 @@ def _check_belonging(
                 f"the set does not belong to this {facts.name}: it was made from a GGUF file whose {what} hash to "
                 f"{stored.hex()[:16]}, and that of the model's file to {ours.hex()[:16]}"
             )
+    return False
 
 
 def from_cache(
