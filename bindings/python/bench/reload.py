@@ -39,8 +39,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, finchkv.Store(Path(folder) / "kv") as store:
         name = store.put(
             finchkv.PutRequest(
-                model=identity.model, weights=identity.weights, document=[5] * kept, layers=layers,
-                key_form="pre_rope", next_position=kept, policy="full", rope=rope,
+                model=identity.model,
+                weights=identity.weights,
+                document=[5] * kept,
+                layers=layers,
+                key_form="pre_rope",
+                next_position=kept,
+                policy="full",
+                rope=rope,
             )  # fmt: skip
         )
         file = str(Path(folder) / "tensors.pt")

@@ -18,7 +18,9 @@ def build(name, seed=1, **changes):
     configs = {
         "llama": lambda: transformers.LlamaConfig(**{**LLAMA_LIKE, "num_key_value_heads": 2, **changes}),
         "qwen2": lambda: transformers.Qwen2Config(**{**LLAMA_LIKE, "num_key_value_heads": 2, **changes}),
-        "qwen3": lambda: transformers.Qwen3Config(**{**LLAMA_LIKE, "num_key_value_heads": 2, "head_dim": 16, **changes}),
+        "qwen3": lambda: transformers.Qwen3Config(
+            **{**LLAMA_LIKE, "num_key_value_heads": 2, "head_dim": 16, **changes}
+        ),
         "gpt_neox": lambda: transformers.GPTNeoXConfig(**{**LLAMA_LIKE, "rotary_pct": 0.5, **changes}),
         "cohere": lambda: transformers.CohereConfig(**{**LLAMA_LIKE, "num_key_value_heads": 2, **changes}),
         "gpt2": lambda: transformers.GPT2Config(
@@ -110,7 +112,7 @@ def test_what_went_through_a_file_is_still_the_models_own(store, doc, prompt, tm
     with finchkv.Store("memory:") as other:
         kv = other.get(other.import_file(tmp_path / "entry.safetensors"))
     ours, theirs = hf.to_cache(made.kv, model), hf.to_cache(kv, model)
-    for one, two in zip(ours.layers, theirs.layers):
+    for one, two in zip(ours.layers, theirs.layers, strict=True):
         assert torch.equal(one.keys, two.keys) and torch.equal(one.values, two.values)
 
 
@@ -134,7 +136,7 @@ def test_caches_of_transformers_go_back_verbatim(store, doc, prompt):
         kv = store.get(made)
         assert kv.key_form == ("none" if name == "gpt2" else "rotated") and kv.next_position == len(doc)
         back = hf.to_cache(kv, model, model_id=name)
-        for layer, (keys, values) in zip(back.layers, tensors):
+        for layer, (keys, values) in zip(back.layers, tensors, strict=True):
             assert torch.equal(layer.keys, keys) and torch.equal(layer.values, values)
         whole = torch.tensor([doc + prompt])
         assert greedy(model, **hf.inputs(back, prompt)) == greedy(

@@ -13,7 +13,7 @@ from finchkv.hf.texts import INSTRUCTION, encode  # noqa: E402
 def check_continuation(model, case, kv, prompt):
     with torch.no_grad():
         out = model(**hf.inputs(hf.to_cache(kv, model), prompt)).logits[0, -1]
-    for token, logit in zip(case["top5"], case["top5_logits"]):
+    for token, logit in zip(case["top5"], case["top5_logits"], strict=True):
         assert abs(out[token].item() - logit) < 1e-2
     given = hf.inputs(hf.to_cache(kv, model), prompt)
     made = model.generate(**given, max_new_tokens=24, do_sample=False, pad_token_id=0)[0, len(prompt) :].tolist()
@@ -53,7 +53,7 @@ def test_the_torch_model_keeps_what_the_golden_data_say(store, torch_smollm2, go
         )  # fmt: skip
         same = total = 0
         for layer, rows in enumerate(case["kept_origin"]):
-            for ours, theirs in zip(made.kv.origins(layer).tolist(), rows):
+            for ours, theirs in zip(made.kv.origins(layer).tolist(), rows, strict=True):
                 same, total = same + len(set(ours) & set(theirs)), total + len(theirs)
         # Where a gap is below 1e-4 another order of summation may swap entries at that boundary.
         assert same == total if case["smallest_gap"] > 1e-4 else same > 0.99 * total

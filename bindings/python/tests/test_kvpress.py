@@ -100,7 +100,7 @@ def test_pressed_caches_come_back_in_a_new_process(model_path, document, prompt,
     for stored, want in expected.items():
         got = found[stored]
         assert got["text"] == want["text"] and len(got["text"]) == 16
-        for ours, theirs in zip(got["tensors"], want["tensors"]):
+        for ours, theirs in zip(got["tensors"], want["tensors"], strict=True):
             assert torch.equal(bits(ours[0]), bits(theirs[0])) and torch.equal(bits(ours[1]), bits(theirs[1]))
 
 

@@ -161,7 +161,7 @@ def _on_text(user: CData, text: CData, size: int) -> int:
         return 0
 
 
-def token_array(tokens: Sequence[int]) -> np.ndarray[Any, np.dtype[np.int32]]:
+def token_array(tokens: Sequence[int] | np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.int32]]:
     """Token ids as the library reads them; ValueError for what is no list of 32-bit integers."""
     given = np.asarray(tokens)
     if given.ndim != 1 or (given.size and given.dtype.kind not in "iu"):

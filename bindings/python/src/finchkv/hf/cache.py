@@ -90,7 +90,7 @@ def inputs(cache: DynamicCache, prompt: Sequence[int] | torch.Tensor) -> dict[st
 def _check_belonging(
     kv: KvSet, model: torch.nn.Module, facts: Facts, gguf: Model | PathLike | None, model_id: str | None
 ) -> bool:
-    """Whether the set was made with this torch model (True) or with the GGUF file behind it; raises when with neither."""
+    """Whether the set was made with this torch model (True) or the GGUF file behind it; raises when with neither."""
     found = differences(facts, kv)
     if found:
         raise InvalidArgument(f"the set does not belong to this {facts.name}: " + "; ".join(found))
@@ -116,7 +116,10 @@ def _check_belonging(
             f"the set was made from a GGUF file with weights {entry.weights.hex()[:16]}, and a torch model has no such "
             f"fingerprint: name the file that it was loaded from, as to_cache(kv, model, gguf=PATH)"
         )
-    for what, stored, ours in (("weights", entry.weights, theirs.weights), ("configuration", entry.model, theirs.model)):
+    for what, stored, ours in (
+        ("weights", entry.weights, theirs.weights),
+        ("configuration", entry.model, theirs.model),
+    ):
         if stored != ours:
             raise InvalidArgument(
                 f"the set does not belong to this {facts.name}: it was made from a GGUF file whose {what} hash to "
@@ -172,12 +175,24 @@ def from_cache(
     identity = torch_identity(model, model_id, facts)
     return store.put(
         PutRequest(
-            model=identity.model, weights=identity.weights, document=token_array(document),  # type: ignore[arg-type]
-            prompt=token_array(prompt), layers=layers, policy=policy, keep=keep, seed=seed,  # type: ignore[arg-type]
-            parameters=parameters or {}, numeric=numeric_of(layers[0].keys.dtype),
+            model=identity.model,
+            weights=identity.weights,
+            document=token_array(document),
+            prompt=token_array(prompt),
+            layers=layers,
+            policy=policy,
+            keep=keep,
+            seed=seed,
+            parameters=parameters or {},
+            numeric=numeric_of(layers[0].keys.dtype),
             key_form="none" if facts.rope is None else "rotated",
-            next_position=len(document) if next_position is None else next_position, rope=facts.rope or Rope(),
-            label=label, pinned=pinned, replace=replace, ttl=ttl, document_tokens=document_tokens,
+            next_position=len(document) if next_position is None else next_position,
+            rope=facts.rope or Rope(),
+            label=label,
+            pinned=pinned,
+            replace=replace,
+            ttl=ttl,
+            document_tokens=document_tokens,
         )  # fmt: skip
     )
 

@@ -130,5 +130,7 @@ def _rope_differences(theirs: Rope, ours: Rope) -> list[str]:
         worst = int(((a - b).abs() / b).argmax())
         return [f"the set's RoPE frequency {worst} is {a[worst]:g} and the model's {b[worst]:g}"]
     if abs(theirs.attention_factor - ours.attention_factor) > 1e-5:
-        return [f"the set's RoPE attention factor is {theirs.attention_factor:g}, the model's {ours.attention_factor:g}"]
+        return [
+            f"the set's RoPE attention factor is {theirs.attention_factor:g}, the model's {ours.attention_factor:g}"
+        ]
     return []
