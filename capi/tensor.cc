@@ -82,7 +82,7 @@ ThreadPool& turning_threads() {
 Status convert(const fkv_kvset& from_set, const Wanted& w, std::uint32_t heads, std::span<const std::byte> from,
                std::span<std::byte> to) {
   const KvSet& set = from_set.set;
-  constexpr std::size_t kLarge = std::size_t{512} << 10U;  // bytes; below, one thread is done before others are awake
+  constexpr std::size_t kLarge = std::size_t{256} << 10U;  // bytes; below, one thread is done before others are awake
   ThreadPool* const pool = from.size() >= kLarge ? &turning_threads() : nullptr;
   if (w.rotate || w.order != PairOrder::kAsStored) {
     FINCHKV_ASSIGN_OR_RETURN(const auto turner, from_set.turners->get(set.rope, set.shape.head_dim, w.order, w.rotate,

@@ -130,8 +130,8 @@ TEST(KeyTurner, ManyRowsHaveTheBytesOfOneAfterTheOther) {
         ASSERT_TRUE(turner.is_ok());
         for (ThreadPool* const threads : {static_cast<ThreadPool*>(nullptr), &pool}) {
           std::vector<float> out(keys.size());
-          turner->turn(std::as_bytes(std::span(keys)), DType::kF32, kHeads, kRows, std::as_writable_bytes(std::span(out)),
-                       DType::kF32, threads);
+          turner->turn(std::as_bytes(std::span(keys)), DType::kF32, kHeads, kRows,
+                       std::as_writable_bytes(std::span(out)), DType::kF32, threads);
           EXPECT_EQ(std::memcmp(out.data(), expected.data(), out.size() * sizeof(float)), 0) << dims << from << to;
           std::vector<std::uint16_t> narrow(keys.size()), narrow_expected(keys.size());
           turner->turn(std::as_bytes(std::span(keys)), DType::kF32, kHeads, kRows,

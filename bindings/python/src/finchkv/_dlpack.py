@@ -20,12 +20,12 @@ def _free(tensor: CData) -> None:
 
 
 # A capsule that nobody took (a taker renames it) still owns its tensor.
-@ctypes.PYFUNCTYPE(None, ctypes.c_void_p)
-def _drop(capsule: int) -> None:
+def _drop_unless_taken(capsule: int) -> None:
     if _is_valid(capsule, _NAME):
         _free(ffi.cast("struct DLManagedTensor*", _pointer(capsule, _NAME)))
 
 
+_drop = ctypes.PYFUNCTYPE(None, ctypes.c_void_p)(_drop_unless_taken)
 _DROP = ctypes.cast(_drop, ctypes.c_void_p)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from . import errors
-from ._abi import ffi  # type: ignore[import-not-found]
+from ._abi import ffi as ffi  # type: ignore[import-not-found]  # written by make_abi.py
 
 ABI_VERSION = 0
 

@@ -161,7 +161,7 @@ def _on_text(user: CData, text: CData, size: int) -> int:
         return 0
 
 
-def token_array(tokens: Sequence[int]) -> np.ndarray[Any, np.dtype[np.int32]]:
+def token_array(tokens: Sequence[int] | np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.int32]]:
     """Token ids as the library reads them; ValueError for what is no list of 32-bit integers."""
     given = np.asarray(tokens)
     if given.ndim != 1 or (given.size and given.dtype.kind not in "iu"):
@@ -189,7 +189,7 @@ def make_options(document: Text, prompt: Text, options: AskOptions) -> tuple[Str
         struct.set_text(text, options.get(text))  # type: ignore[arg-type]
     for number in ("keep", "ratio", "chunk", "seed", "max_tokens", "temperature", "top_p", "sampling_seed"):
         if options.get(number) is not None:
-            setattr(o, number, options[number])  # type: ignore[literal-required]
+            setattr(o, number, options[number])
     for flag in ("pinned", "shared", "refresh", "zstd"):
         setattr(o, flag, 1 if options.get(flag) else 0)
     o.no_document_tokens = 0 if options.get("document_tokens", True) else 1

@@ -63,7 +63,7 @@ class KvSet:
         return tuple(out)
 
     def origins(self, layer: int) -> np.ndarray[Any, np.dtype[np.uint32]]:
-        """Where the layer's entries came from: [origin_rows, kept] document positions, ascending in each row. A copy."""
+        """Where the layer's entries came from: [origin_rows, kept] document positions, ascending in a row. A copy."""
         data, count = ffi.new("uint32_t**"), ffi.new("size_t*")
         with self._handle.use() as p:
             call(lib.fkv_kvset_origins, p, _number("layer", layer), data, count)
@@ -134,12 +134,13 @@ class KvSet:
 
         torch knows no read-only tensors: writing into these in place would change the set.
         """
-        import torch
+        import torch.utils.dlpack
 
         name = None if dtype is None else torch_dtype_name(dtype)
         keys = self.dlpack(layer, "keys", rotate=rotate, base=base, order=order, dtype=name, head=head)
         values = self.dlpack(layer, "values", dtype=name, head=head)
-        return torch.from_dlpack(keys), torch.from_dlpack(values)
+        from_dlpack: Any = torch.utils.dlpack.from_dlpack
+        return from_dlpack(keys), from_dlpack(values)
 
     def __len__(self) -> int:
         """Layers."""
@@ -178,7 +179,7 @@ def _number(name: str, value: int, limit: int = _AS_STORED) -> int:
 
 
 def torch_dtype_name(dtype: Any) -> DType:
-    """"f32", "f16" or "bf16" for a torch.dtype (or one of these names)."""
+    """ "f32", "f16" or "bf16" for a torch.dtype (or one of these names)."""
     names: dict[str, DType] = {"torch.float32": "f32", "torch.float16": "f16", "torch.bfloat16": "bf16"}
     if isinstance(dtype, str) and dtype in DTYPES:
         return dtype

@@ -31,7 +31,7 @@ class PutRequest:
 
     model: bytes
     """32 bytes: a digest of the model's configuration. Sets of another one never meet."""
-    document: Sequence[int]
+    document: Sequence[int] | np.ndarray[Any, Any]
     """Token ids."""
     layers: Sequence[PutLayer]
     key_form: KeyForm
@@ -41,7 +41,7 @@ class PutRequest:
     """How entries were chosen: "snapkv", ..."""
     weights: bytes = bytes(32)
     tokenizer: bytes = bytes(32)
-    prompt: Sequence[int] = ()
+    prompt: Sequence[int] | np.ndarray[Any, Any] = ()
     """Token ids of what guided the choice; none: the set serves every prompt."""
     reader: str = "client"
     policy_revision: int = 0

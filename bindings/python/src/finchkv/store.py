@@ -18,7 +18,6 @@ from .model import Model
 from .put import PutRequest, make_put
 from .types import Entry, PathLike
 
-
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 

@@ -40,8 +40,8 @@ class Reading:
     _tables: dict[Any, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
 
     def turn(self, x: torch.Tensor, first: int) -> torch.Tensor:
-        """x: [1, heads, n, head_dim]; entry i goes to position first + i. As transformers does it: angles in f32, cosine
-        and sine rounded to x's dtype."""
+        """x: [1, heads, n, head_dim]; entry i goes to position first + i. As transformers does it: angles in f32,
+        cosine and sine rounded to x's dtype."""
         if self.rope is None:
             return x
         cos, sin = self._table(first, x)
@@ -88,7 +88,9 @@ def _attend(
     assert reading is not None
     rows, total = query.shape[2], key.shape[2]
     if value.shape[-1] != key.shape[-1]:
-        raise Unsupported(f"keys have {key.shape[-1]} dimensions and values {value.shape[-1]}: finchkv keeps equal ones")
+        raise Unsupported(
+            f"keys have {key.shape[-1]} dimensions and values {value.shape[-1]}: finchkv keeps equal ones"
+        )
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     query, turned = reading.turn(query, total - rows), reading.turn(key, 0)
     if reading.prompt_rows:

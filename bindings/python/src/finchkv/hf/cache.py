@@ -14,9 +14,9 @@ from ..kvset import KvSet, torch_dtype_name
 from ..model import Model
 from ..put import PutLayer, PutRequest
 from ..store import Store
-from ..types import PathLike, Rope
+from ..types import Order, PathLike, Rope
 from .facts import Facts, differences, facts_of, text_config
-from .identity import bind_gguf, bound_identity, torch_identity
+from .identity import bind_gguf, bound_identity, name_of, torch_identity
 
 _NEXT = "finchkv_next_position"
 
@@ -43,7 +43,7 @@ def to_cache(
     with sliding windows and for sets whose layers keep different counts, which one attention mask cannot serve.
     """
     facts = facts_of(model)
-    _check_belonging(kv, model, facts, gguf, model_id)
+    own = _check_belonging(kv, model, facts, gguf, model_id)
     if kv.key_form == "pre_rope" and facts.rope_trouble:
         raise Unsupported(f"keys cannot be turned for {facts.name}: {facts.rope_trouble}")
     if len(set(kv.kept)) > 1:
@@ -61,11 +61,12 @@ def to_cache(
     rotate = kv.key_form == "pre_rope"
     # transformers' Llama family has pairs (i, i + d/2), also where the GGUF file has (2i, 2i + 1). What finchkv.hf made
     # is in the model's own order already.
-    order = "half" if rotate and kv.entry is not None and kv.entry.provenance == "computed" else "stored"
-    for index, layer in enumerate(cache.layers):
-        keys, values = kv.torch(index, rotate=rotate, order=order, dtype=name)  # type: ignore[arg-type]
-        layer.keys, layer.values = keys.unsqueeze(0).to(where), values.unsqueeze(0).to(where)
-        layer.dtype, layer.device, layer.is_initialized = layer.keys.dtype, layer.keys.device, True
+    order: Order = "half" if rotate and not own else "stored"
+    target: Any
+    for index, target in enumerate(cache.layers):
+        keys, values = kv.torch(index, rotate=rotate, order=order, dtype=name)
+        target.keys, target.values = keys.unsqueeze(0).to(where), values.unsqueeze(0).to(where)
+        target.dtype, target.device, target.is_initialized = target.keys.dtype, target.keys.device, True
     setattr(cache, _NEXT, kv.next_position)
     return cache
 
@@ -73,7 +74,8 @@ def to_cache(
 def inputs(cache: DynamicCache, prompt: Sequence[int] | torch.Tensor) -> dict[str, Any]:
     """What `model.generate` (or `model(...)`) takes to go on from a cache of `to_cache` with these prompt ids:
     input_ids, attention_mask over cache and prompt, position_ids from the set's next position on, past_key_values."""
-    device = cache.layers[0].keys.device
+    first: Any = cache.layers[0]
+    device = first.keys.device
     ids = torch.as_tensor(prompt, dtype=torch.long, device=device).reshape(1, -1)
     kept, count = cache.get_seq_length(), ids.shape[1]
     start = getattr(cache, _NEXT, kept)
@@ -87,38 +89,43 @@ def inputs(cache: DynamicCache, prompt: Sequence[int] | torch.Tensor) -> dict[st
 
 def _check_belonging(
     kv: KvSet, model: torch.nn.Module, facts: Facts, gguf: Model | PathLike | None, model_id: str | None
-) -> None:
+) -> bool:
+    """Whether the set was made with this torch model (True) or the GGUF file behind it; raises when with neither."""
     found = differences(facts, kv)
     if found:
         raise InvalidArgument(f"the set does not belong to this {facts.name}: " + "; ".join(found))
     entry = kv.entry
     if entry is None:
         raise InvalidArgument("the set does not say which model it is of: take it from its store, with store.get(id)")
+    mine = torch_identity(model, model_id, facts)
+    if (entry.model, entry.weights) == (mine.model, mine.weights):
+        return True
     if entry.provenance == "client":
-        mine = torch_identity(model, model_id)
         if entry.weights != mine.weights:
             raise InvalidArgument(
                 f"the set does not belong to this {facts.name}: it was made with weights whose samples hash to "
                 f"{entry.weights.hex()[:16]}, and the model's hash to {mine.weights.hex()[:16]}"
             )
-        if entry.model != mine.model:
-            raise InvalidArgument(
-                f"the set was stored under another model_id than "
-                f"{(model.config.name_or_path if model_id is None else model_id)!r}, or its configuration was another"
-            )
-        return
+        name = name_of(model, model_id)
+        raise InvalidArgument(
+            f"the set was stored under another model_id than {name!r}, or the model's configuration was another"
+        )
     theirs = bind_gguf(model, gguf) if gguf is not None else bound_identity(model)
     if theirs is None:
         raise InvalidArgument(
             f"the set was made from a GGUF file with weights {entry.weights.hex()[:16]}, and a torch model has no such "
             f"fingerprint: name the file that it was loaded from, as to_cache(kv, model, gguf=PATH)"
         )
-    for what, stored, ours in (("weights", entry.weights, theirs.weights), ("configuration", entry.model, theirs.model)):
+    for what, stored, ours in (
+        ("weights", entry.weights, theirs.weights),
+        ("configuration", entry.model, theirs.model),
+    ):
         if stored != ours:
             raise InvalidArgument(
                 f"the set does not belong to this {facts.name}: it was made from a GGUF file whose {what} hash to "
                 f"{stored.hex()[:16]}, and that of the model's file to {ours.hex()[:16]}"
             )
+    return False
 
 
 def from_cache(
@@ -165,15 +172,27 @@ def from_cache(
                 f"[1, {facts.kv_heads}, kept, {facts.head_dim}]"
             )
         layers.append(PutLayer(keys[0], values[0]))
-    identity = torch_identity(model, model_id)
+    identity = torch_identity(model, model_id, facts)
     return store.put(
         PutRequest(
-            model=identity.model, weights=identity.weights, document=token_array(document),  # type: ignore[arg-type]
-            prompt=token_array(prompt), layers=layers, policy=policy, keep=keep, seed=seed,  # type: ignore[arg-type]
-            parameters=parameters or {}, numeric=numeric_of(layers[0].keys.dtype),
+            model=identity.model,
+            weights=identity.weights,
+            document=token_array(document),
+            prompt=token_array(prompt),
+            layers=layers,
+            policy=policy,
+            keep=keep,
+            seed=seed,
+            parameters=parameters or {},
+            numeric=numeric_of(layers[0].keys.dtype),
             key_form="none" if facts.rope is None else "rotated",
-            next_position=len(document) if next_position is None else next_position, rope=facts.rope or Rope(),
-            label=label, pinned=pinned, replace=replace, ttl=ttl, document_tokens=document_tokens,
+            next_position=len(document) if next_position is None else next_position,
+            rope=facts.rope or Rope(),
+            label=label,
+            pinned=pinned,
+            replace=replace,
+            ttl=ttl,
+            document_tokens=document_tokens,
         )  # fmt: skip
     )
 

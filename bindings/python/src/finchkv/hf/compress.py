@@ -86,11 +86,11 @@ def compress(
     if policy not in POLICIES:
         raise InvalidArgument(f"there is no policy {policy!r} for torch models: it is one of {', '.join(POLICIES)}")
     chosen = POLICIES[policy]
-    identity = torch_identity(model, model_id)
+    identity = torch_identity(model, model_id, facts)
     dtype = next(model.parameters()).dtype
     rope = prepare(model, doc + ask)
     request = PutRequest(
-        model=identity.model, weights=identity.weights, document=token_array(doc), prompt=token_array(ask),  # type: ignore[arg-type]
+        model=identity.model, weights=identity.weights, document=token_array(doc), prompt=token_array(ask),
         layers=[_placeholder(facts, dtype)], key_form="none" if rope is None else "pre_rope", next_position=kept,
         reader="chunks", policy=policy, policy_revision=_REVISION, numeric=numeric_of(dtype), keep=kept, chunk=step,
         parameters=chosen.parameters, storage_dtype=storage_dtype, rope=rope or Rope(), pinned=pinned, replace=refresh,
@@ -180,12 +180,16 @@ def _read(
         new = torch.arange(start, seen, device=device)
         for index, layer in enumerate(cache.layers):
             if index not in state.mass:
-                raise InvalidArgument(f"layer {index} of {type(model).__name__} has no attention that finchkv could keep")
+                raise InvalidArgument(
+                    f"layer {index} of {type(model).__name__} has no attention that finchkv could keep"
+                )
             origins[index] = _keep(layer, state.mass[index], origins[index], new, -(-keep * seen // n), policy)
         if on_progress is not None and on_progress(seen, n) is False:
             raise Unavailable(f"reading was stopped after {seen} of {n} tokens")
+    layers: list[Any] = list(cache.layers)
     return [
-        PutLayer(layer.keys[0], layer.values[0], rows.cpu().numpy()) for layer, rows in zip(cache.layers, origins)
+        PutLayer(layer.keys[0], layer.values[0], rows.cpu().numpy())
+        for layer, rows in zip(layers, origins, strict=True)
     ]
 
 

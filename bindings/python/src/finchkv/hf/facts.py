@@ -57,9 +57,21 @@ def facts_of(model: torch.nn.Module) -> Facts:
     )  # fmt: skip
 
 
+def walk(model: torch.nn.Module) -> list[torch.nn.Module]:
+    """All modules, each once. `model.modules()` without the names, which take most of its time."""
+    seen: dict[int, torch.nn.Module] = {}
+    left = [model]
+    while left:
+        module = left.pop()
+        if id(module) not in seen:
+            seen[id(module)] = module
+            left.extend(child for child in module._modules.values() if child is not None)
+    return list(seen.values())
+
+
 def rotary_modules(model: torch.nn.Module) -> list[torch.nn.Module]:
-    """The modules that give cosines and sines: those with a tensor `inv_freq`, as all of transformers' have."""
-    return [m for m in model.modules() if isinstance(getattr(m, "inv_freq", None), torch.Tensor)]
+    """The modules that give cosines and sines: those with a buffer `inv_freq`, as all of transformers' have."""
+    return [m for m in walk(model) if m._buffers.get("inv_freq") is not None]
 
 
 def _rope_of(model: torch.nn.Module, config: Any) -> tuple[Rope | None, str]:
@@ -70,7 +82,7 @@ def _rope_of(model: torch.nn.Module, config: Any) -> tuple[Rope | None, str]:
     frequencies = first.detach().float().cpu()
     trouble = ""
     for module in modules[1:]:
-        if not torch.equal(module.inv_freq.detach().float().cpu(), frequencies):  # type: ignore[operator, union-attr]
+        if not torch.equal(module.inv_freq.detach().float().cpu(), frequencies):  # type: ignore[operator]
             trouble = "its layers have different position encodings"
     parameters = getattr(config, "rope_parameters", None) or {}
     kind = str(parameters.get("rope_type", "default"))
@@ -118,5 +130,7 @@ def _rope_differences(theirs: Rope, ours: Rope) -> list[str]:
         worst = int(((a - b).abs() / b).argmax())
         return [f"the set's RoPE frequency {worst} is {a[worst]:g} and the model's {b[worst]:g}"]
     if abs(theirs.attention_factor - ours.attention_factor) > 1e-5:
-        return [f"the set's RoPE attention factor is {theirs.attention_factor:g}, the model's {ours.attention_factor:g}"]
+        return [
+            f"the set's RoPE attention factor is {theirs.attention_factor:g}, the model's {ours.attention_factor:g}"
+        ]
     return []

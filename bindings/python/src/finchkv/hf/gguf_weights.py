@@ -1,7 +1,8 @@
 """Samples of a GGUF file's weights beside those of a torch model that is said to be loaded from it.
 
-Tensors whose layout llama.cpp's converters change (queries and keys of architecture `llama`) are left alone: embeddings,
-norms, values and the way down of first, middle and last layer tell models apart. Names: gguf's tensor_mapping.py.
+Tensors whose layout llama.cpp's converters change (queries and keys of architecture `llama`) are left alone.
+Embeddings, norms, values and the way down of first, middle and last layer tell models apart. Names:
+gguf's tensor_mapping.py.
 """
 
 from __future__ import annotations

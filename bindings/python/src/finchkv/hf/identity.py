@@ -19,7 +19,7 @@ import torch
 from ..errors import InvalidArgument
 from ..model import Model
 from ..types import PathLike
-from .facts import Facts, facts_of
+from .facts import Facts, facts_of, walk
 from .gguf_weights import first_difference
 
 _SAMPLES = 64
@@ -44,11 +44,16 @@ _bound: weakref.WeakKeyDictionary[torch.nn.Module, _Bound] = weakref.WeakKeyDict
 _hashed: weakref.WeakKeyDictionary[torch.nn.Module, tuple[tuple[Any, ...], bytes]] = weakref.WeakKeyDictionary()
 
 
-def torch_identity(model: torch.nn.Module, model_id: str | None = None) -> Identity:
-    """Digests for the model as it is now. model_id: a name for it; None: the one its configuration has."""
-    facts = facts_of(model)
-    name = str(getattr(model.config, "name_or_path", "")) if model_id is None else model_id
-    return Identity(_model_digest(facts, name), weights_digest(model))
+def torch_identity(model: torch.nn.Module, model_id: str | None = None, facts: Facts | None = None) -> Identity:
+    """Digests for the model as it is now. model_id: a name for it; None: the one its configuration has. facts: of the
+    model, where they are known already."""
+    facts = facts or facts_of(model)
+    return Identity(_model_digest(facts, name_of(model, model_id)), weights_digest(model))
+
+
+def name_of(model: torch.nn.Module, model_id: str | None) -> str:
+    """The caller's name for a model, or the one its configuration has."""
+    return str(getattr(model.config, "name_or_path", "")) if model_id is None else model_id
 
 
 def _model_digest(facts: Facts, name: str) -> bytes:
@@ -66,7 +71,9 @@ def _model_digest(facts: Facts, name: str) -> bytes:
 
 def _state(model: torch.nn.Module) -> tuple[Any, ...]:
     """Changes when a weight is replaced or written to."""
-    return tuple((p.data_ptr(), p._version, p.dtype) for p in model.parameters())
+    return tuple(
+        (p.data_ptr(), p._version, p.dtype) for m in walk(model) for p in m._parameters.values() if p is not None
+    )
 
 
 def weights_digest(model: torch.nn.Module) -> bytes:

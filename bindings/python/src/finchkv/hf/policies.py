@@ -15,8 +15,10 @@ _MOST_PROBABILITIES = 1 << 24
 
 
 class Policy(Protocol):
-    name: str
-    parameters: dict[str, int]
+    @property
+    def name(self) -> str: ...
+    @property
+    def parameters(self) -> dict[str, int]: ...
 
     def scores(self, mass: torch.Tensor, origins: torch.Tensor) -> torch.Tensor:
         """mass: [kv_heads, candidates] attention that each candidate drew; origins: [kv_heads, candidates] document

@@ -29,7 +29,9 @@ def template_of(tokenizer: Any) -> str:
     return "plain"
 
 
-def encode(tokenizer: Any, document: str, prompt: str, template: str | None, instruction: str) -> tuple[list[int], list[int]]:
+def encode(
+    tokenizer: Any, document: str, prompt: str, template: str | None, instruction: str
+) -> tuple[list[int], list[int]]:
     """Ids of [BOS where the tokenizer adds one; head; document] and of the prompt with what is around it."""
     name = template or template_of(tokenizer)
     if name not in _TEMPLATES:
