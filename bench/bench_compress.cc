@@ -33,6 +33,7 @@ namespace {
 
 using finchkv::kernels::Device;
 using finchkv::kernels::ElementType;
+using finchkv::kernels::NumericClass;
 using finchkv::kernels::Tensor;
 using finchkv::model::DecodeContext;
 using finchkv::model::LogitRows;
@@ -63,6 +64,10 @@ struct Options {
   std::string store;
   std::int64_t doc = 32768, chunk = 4096, keep = 2048, prompt = 64, repeat = 3;
 };
+
+NumericClass class_of(const std::string& compute) {
+  return compute == "fp8" ? NumericClass::kFp8 : NumericClass::kFast;
+}
 
 ModelConfig config_of(const std::string& shape) {
   struct Dims {
@@ -315,7 +320,7 @@ int main(int argc, char** argv) {
   const Options o = parse(argc, argv);
   const ModelConfig config = config_of(o.shape);
   const std::shared_ptr<Device> device = value_or_exit(
-      finchkv::kernels::make_cuda_device({.eight_bits = o.compute == "fp8", .cudnn = o.attention != "own"}));
+      finchkv::kernels::make_cuda_device({.numeric_class = class_of(o.compute), .cudnn = o.attention != "own"}));
   namespace cuda = finchkv::kernels::cuda;
   nlohmann::ordered_json report;
   report["device"] = device->description();

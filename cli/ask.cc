@@ -73,8 +73,7 @@ engine::Request make_request(const AskOptions& o, Inputs inputs, std::uint64_t t
   request.chunk = o.chunk;
   request.seed = o.seed;
   request.kv_dtype = o.storage_dtype();
-  request.numeric = o.numeric_class() == kernels::NumericClass::kReference ? cache_store::NumericClass::kReference
-                                                                           : cache_store::NumericClass::kFast;
+  request.numeric = engine::named_class(o.numeric_class());
   request.keeping.label = make_label(o);
   request.keeping.ttl_ms = ttl_ms;
   request.keeping.pinned = o.pin;

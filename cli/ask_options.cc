@@ -75,9 +75,9 @@ void add_reading(CLI::App& verb, AskOptions& o) {
       ->type_name("NAME")
       ->check(CLI::IsMember({"f32", "f16", "bf16", "q8", "q4"}))
       ->group(group);
-  verb.add_option("--compute", o.compute, "Arithmetic: auto and bf16 are fast, f32 is the reference mode")
+  verb.add_option("--compute", o.compute, "Arithmetic: auto and bf16 are fast, fp8 rounds weights to 8 bits, f32 is the reference mode")
       ->type_name("NAME")
-      ->check(CLI::IsMember({"auto", "bf16", "f32"}))
+      ->check(CLI::IsMember({"auto", "bf16", "f32", "fp8"}))
       ->capture_default_str()
       ->group(group);
   verb.add_option("--device", o.device, "Where to compute: auto, cpu or cuda")
@@ -155,6 +155,7 @@ Status check_standard_input(const AskOptions& o) {
 }  // namespace
 
 kernels::NumericClass AskOptions::numeric_class() const {
+  if (compute == "fp8") return kernels::NumericClass::kFp8;
   return compute == "f32" ? kernels::NumericClass::kReference : kernels::NumericClass::kFast;
 }
 

@@ -52,11 +52,11 @@ Status check_model(const Prepared& p, const model::Model& model) {
       model.weights_fingerprint() != identity.weights_fingerprint) {
     return Status::invalid_argument("the request was prepared for another model than the one that is to run it");
   }
-  const bool fast = model.transformer()->device().numeric_class() == kernels::NumericClass::kFast;
-  if (fast != (identity.numeric == cache_store::NumericClass::kFast)) {
+  const cache_store::NumericClass has = named_class(model.transformer()->device().numeric_class());
+  if (has != identity.numeric) {
     return Status::invalid_argument(
-        fmt::format("the request asks for {} arithmetic, but the model's device computes in another class",
-                    cache_store::numeric_class_name(identity.numeric)));
+        fmt::format("the request asks for {} arithmetic, but the model's device computes in class {}",
+                    cache_store::numeric_class_name(identity.numeric), cache_store::numeric_class_name(has)));
   }
   return Status::ok();
 }
@@ -206,6 +206,15 @@ Result<Obtained> obtain_with(const Prepared& p, model::Model& model, cache_store
 }
 
 }  // namespace
+
+cache_store::NumericClass named_class(kernels::NumericClass numeric) {
+  switch (numeric) {
+    case kernels::NumericClass::kReference: return cache_store::NumericClass::kReference;
+    case kernels::NumericClass::kFast: return cache_store::NumericClass::kFast;
+    case kernels::NumericClass::kFp8: return cache_store::NumericClass::kFp8;
+  }
+  return cache_store::NumericClass::kReference;
+}
 
 Result<std::unique_ptr<Prepared>> prepare(Request request, const model::Model& model,
                                           const cache_store::Tenant& tenant) {

@@ -29,6 +29,9 @@ struct Keeping {
   bool zstd_tensors = false;  ///< smaller on disk where that helps, several times slower to read
 };
 
+/// The name that identities have for a device's arithmetic.
+[[nodiscard]] cache_store::NumericClass named_class(kernels::NumericClass numeric);
+
 struct Request {
   std::vector<model::TokenId> document;
   std::vector<model::TokenId> prompt;

@@ -25,7 +25,10 @@ namespace finchkv::kernels {
 
 /// `reference`: f32 everywhere, reductions split in a fixed way: the same bytes for any number of threads.
 /// `fast`: bf16 operands with f32 accumulation where the processor has them, f32 otherwise.
-enum class NumericClass : std::uint8_t { kReference, kFast };
+/// `fp8`: `fast`, but weights inside the layers are rounded to e4m3 with a scale per output channel, and so is what
+/// they are multiplied with, with a scale per token, where a pass has more than a few rows (kernels/e4m3.h). A
+/// processor without such products computes them from the rounded values.
+enum class NumericClass : std::uint8_t { kReference, kFast, kFp8 };
 
 /// Rows of a weight matrix W [out, in], produced in f32 when asked (a file's rows, dequantised).
 struct LinearSource {
@@ -161,8 +164,6 @@ struct CudaOptions {
   NumericClass numeric_class = NumericClass::kFast;
   int ordinal = 0;  ///< which GPU, as CUDA counts them
   int threads = 0;  ///< for making weights ready; 0: one per processor this process may use
-  /// `fast` only: weights inside the layers, and what they are multiplied with, in 8 bits (e4m3, a scale per row).
-  bool eight_bits = false;
   /// false: attention by our own kernels alone, which need no plan per shape and are slower on many rows.
   bool cudnn = true;
 };

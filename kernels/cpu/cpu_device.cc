@@ -61,7 +61,8 @@ class CpuDevice final : public Device {
 
   std::string_view kind() const override { return "cpu"; }
   std::string description() const override {
-    return fmt::format("cpu, {} threads, {} activations, {} vector loops, oneDNN {}.{}", ws_.pool.n_threads(),
+    return fmt::format("cpu, {} threads, {}{} activations, {} vector loops, oneDNN {}.{}", ws_.pool.n_threads(),
+                       ws_.numeric == NumericClass::kFp8 ? "fp8 weights, " : "",
                        ws_.activation == ElementType::kBF16 ? "bf16" : "f32", simd().name, dnnl_version()->major,
                        dnnl_version()->minor);
   }
@@ -238,7 +239,7 @@ Result<std::unique_ptr<Device>> make_cpu_device(const CpuOptions& options) {
     return Status::invalid_argument(
         fmt::format("threads is {}; it must be 0 (all processors) or more", options.threads));
   ElementType activation = ElementType::kF32;
-  if (options.numeric_class == NumericClass::kFast && options.allow_bf16) {
+  if (options.numeric_class != NumericClass::kReference && options.allow_bf16) {
     // oneDNN emulates bf16 on plain AVX-512; only native bf16 is faster than f32.
     const auto isa = dnnl::get_effective_cpu_isa();
     if (isa >= dnnl::cpu_isa::avx512_core_bf16) activation = ElementType::kBF16;

@@ -27,7 +27,7 @@ class CudaDevice final : public Device {
  public:
   explicit CudaDevice(const CudaOptions& options)
       : numeric_(options.numeric_class),
-        eight_bits_(options.eight_bits && options.numeric_class == NumericClass::kFast),
+        eight_bits_(options.numeric_class == NumericClass::kFp8),
         use_cudnn_(options.cudnn),
         pool_(options.threads) {}
 

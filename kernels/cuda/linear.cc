@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "kernels/cuda/ops.h"
+#include "kernels/e4m3.h"
 
 namespace finchkv::kernels::cuda {
 namespace {
@@ -27,7 +28,7 @@ WeightView CudaLinear::view() const {
 }
 
 Result<bool> CudaLinear::round_to_8_bits(Runtime& rt) {
-  if (!quantise_rows_takes(weights_) || out_ % 16 != 0) return false;
+  if (!takes_e4m3(in_, out_) || !quantise_rows_takes(weights_)) return false;
   FINCHKV_ASSIGN_OR_RETURN(rounded_, rt.allocate(static_cast<std::size_t>(out_ * in_)));
   FINCHKV_ASSIGN_OR_RETURN(scales_, rt.allocate(static_cast<std::size_t>(out_) * sizeof(float)));
   quantise_rows(rt, weights_, static_cast<std::uint8_t*>(rounded_.get()), static_cast<float*>(scales_.get()));

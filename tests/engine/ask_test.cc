@@ -341,6 +341,7 @@ TEST_F(AskTest, EveryParameterIsInTheId) {
   EXPECT_TRUE(changed([](Request& r) { r.reader = "whole"; }));
   EXPECT_TRUE(changed([](Request& r) { r.kv_dtype = DType::kQ8; }));
   EXPECT_TRUE(changed([](Request& r) { r.numeric = cache_store::NumericClass::kFast; }));
+  EXPECT_TRUE(changed([](Request& r) { r.numeric = cache_store::NumericClass::kFp8; }));
   request.chunk = 120;  // the same chunks then, by another way of reading
   EXPECT_TRUE(changed([](Request& r) { r.reader = "whole"; }));
   request.policy = "random";
@@ -458,12 +459,34 @@ TEST_F(AskTest, AnEmptyPromptCannotBeAnswered) {
 }
 
 TEST_F(AskTest, ArithmeticOfAnotherClassIsRefused) {
-  request.numeric = cache_store::NumericClass::kFast;  // the model of this test computes in f32
-  const auto result = run(store.get());
-  ASSERT_FALSE(result.is_ok());
-  EXPECT_EQ(result.status().code(), StatusCode::kInvalidArgument);
-  EXPECT_NE(result.status().message().find("fast"), std::string::npos) << result.status().message();
-  EXPECT_EQ(store->puts, 0);
+  for (const auto numeric : {cache_store::NumericClass::kFast, cache_store::NumericClass::kFp8}) {
+    request.numeric = numeric;  // the model of this test computes in f32
+    const auto result = run(store.get());
+    ASSERT_FALSE(result.is_ok());
+    EXPECT_EQ(result.status().code(), StatusCode::kInvalidArgument);
+    EXPECT_NE(result.status().message().find(cache_store::numeric_class_name(numeric)), std::string::npos)
+        << result.status().message();
+    EXPECT_EQ(store->puts, 0);
+  }
+}
+
+// fast and fp8 are two classes: one's model does not answer for the other.
+TEST_F(AskTest, ADeviceOfEveryClassAnswersItsOwnRequests) {
+  const std::pair<kernels::NumericClass, cache_store::NumericClass> classes[] = {
+      {kernels::NumericClass::kReference, cache_store::NumericClass::kReference},
+      {kernels::NumericClass::kFast, cache_store::NumericClass::kFast},
+      {kernels::NumericClass::kFp8, cache_store::NumericClass::kFp8}};
+  std::unique_ptr<model::Model> before = std::move(model_);
+  for (const auto& [of_device, of_entry] : classes) {
+    EXPECT_EQ(named_class(of_device), of_entry);
+    model_ = testing::load_model(testing::data_path("tiny-llama/model.gguf"), of_device);
+    for (const auto& [unused, asked] : classes) {
+      request.numeric = asked;
+      EXPECT_EQ(run(nullptr).is_ok(), asked == of_entry)
+          << cache_store::numeric_class_name(asked) << " on " << cache_store::numeric_class_name(of_entry);
+    }
+  }
+  model_ = std::move(before);
 }
 
 TEST_F(AskTest, AnAnswerLongerThanWasPreparedForIsRefused) {

@@ -129,7 +129,7 @@ TEST_P(CudaDevice, SwigluOfManyAndFewRows) {
 // 8 bits: e4m3 has 3 bits after the point, so a value is off by up to 1/16, a sum of many by less (0.037 was seen).
 TEST_P(CudaDevice, EightBitWeightsMultiplyNearlyTheSame) {
   if (GetParam() != NumericClass::kFast) GTEST_SKIP() << "f32 keeps its weights";
-  const auto made = make_cuda_device({.eight_bits = true});
+  const auto made = make_cuda_device({.numeric_class = NumericClass::kFp8});
   ASSERT_TRUE(made.is_ok()) << made.status().to_string();
   Device& eight = **made;
   const std::int64_t in = 512, out = 256;

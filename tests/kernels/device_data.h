@@ -31,6 +31,7 @@ inline std::unique_ptr<Device> make_device(NumericClass numeric, int threads = 2
 }
 
 inline std::string class_name(NumericClass numeric) {
+  if (numeric == NumericClass::kFp8) return "fp8";
   return numeric == NumericClass::kReference ? "reference" : "fast";
 }
 
