@@ -2,6 +2,7 @@
 //
 // usage: bench_compress [--shape llama-3.1-8b] [--doc 32768] [--chunk 4096] [--keep 2048] [--prompt 64]
 //                       [--policy finch] [--compute bf16|fp8] [--attention cudnn|own] [--repeat 3] [--store DIR]
+//                       [--profile-after N] [--help]
 // Prints one JSON object. `gemm_s` and `attention_s` are what this run's own product calls (SwiGLU with them) and
 // attention calls of the same shapes take alone, with every layer's weights in turn; `floor_s` is the matrix work at
 // the rate of a large product of this run. Run it beside the peer script and compare ratios. With --store the set also
@@ -18,9 +19,11 @@
 #include <string>
 #include <vector>
 
+#include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
 #include "base/digest.h"
+#include "bench/compress_profile.h"
 #include "cache_store/rocksdb_store.h"
 #include "compressor/reader.h"
 #include "kernels/cuda/cuda_device.h"
@@ -63,6 +66,7 @@ struct Options {
   std::string attention = "cudnn";
   std::string store;
   std::int64_t doc = 32768, chunk = 4096, keep = 2048, prompt = 64, repeat = 3;
+  std::int64_t profile_after = 0;  ///< 0: measure
 };
 
 NumericClass class_of(const std::string& compute) {
@@ -296,20 +300,44 @@ void reload_from_store(const Options& o, Transformer& model, const finchkv::KvSe
   });
 }
 
+constexpr char kAbout[] =
+    "Compression, decoding and reload at a large model's shape on a GPU, with random weights made there; prints one\n"
+    "JSON object. Shapes: llama-3.1-8b, llama-3.2-1b, and llama-3.1-70b-per-gpu, what one of eight GPUs holds that "
+    "share\n"
+    "a 70B model: all 80 layers, of every matrix an eighth (8 of 64 heads, 1 of 8 KV heads, 3584 of 28672 inner "
+    "values),\n"
+    "the table of tokens and the output head whole, without the exchange between them.";
+
+/// Ends the program where there is nothing to run: --help, or a flag or value that is wrong.
 Options parse(int argc, char** argv) {
   Options o;
-  for (int i = 1; i + 1 < argc; i += 2) {
-    const std::string flag = argv[i], value = argv[i + 1];
-    if (flag == "--shape") o.shape = value;
-    if (flag == "--policy") o.policy = value;
-    if (flag == "--compute") o.compute = value;
-    if (flag == "--attention") o.attention = value;
-    if (flag == "--store") o.store = value;
-    if (flag == "--doc") o.doc = std::atoll(value.c_str());
-    if (flag == "--chunk") o.chunk = std::atoll(value.c_str());
-    if (flag == "--keep") o.keep = std::atoll(value.c_str());
-    if (flag == "--prompt") o.prompt = std::atoll(value.c_str());
-    if (flag == "--repeat") o.repeat = std::atoll(value.c_str());
+  const auto& any = CLI::PositiveNumber;
+  CLI::App app(kAbout, "bench_compress");
+  app.get_formatter()->column_width(24);
+  app.option_defaults()->always_capture_default();
+  app.add_option("--shape", o.shape, "The model's shape")->type_name("NAME");
+  app.add_option("--doc", o.doc, "Tokens of the document")->type_name("N")->check(any);
+  app.add_option("--chunk", o.chunk, "Document tokens read at a time")->type_name("M")->check(any);
+  app.add_option("--keep", o.keep, "Entries kept in every layer")->type_name("N")->check(any);
+  app.add_option("--prompt", o.prompt, "Tokens of the prompt")->type_name("N")->check(any);
+  app.add_option("--policy", o.policy, "How entries are chosen")->type_name("NAME");
+  app.add_option("--compute", o.compute, "Arithmetic")->type_name("NAME")->check(CLI::IsMember({"bf16", "fp8"}));
+  app.add_option("--attention", o.attention, "Whose attention: cuDNN's, or our own kernels alone")
+      ->type_name("NAME")
+      ->check(CLI::IsMember({"cudnn", "own"}));
+  app.add_option("--repeat", o.repeat, "Compressions that are measured, after one that is not")
+      ->type_name("N")
+      ->check(any);
+  app.add_option("--store", o.store, "Also reload from a store in this folder, which is made and removed")
+      ->type_name("DIR");
+  app.add_option("--profile-after", o.profile_after,
+                 "Only mark the chunk after so many others for a profiler (bench/compress_profile.h)")
+      ->type_name("N")
+      ->check(any);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    std::exit(app.exit(error) == 0 ? 0 : 2);
   }
   return o;
 }
@@ -325,6 +353,8 @@ int main(int argc, char** argv) {
   nlohmann::ordered_json report;
   report["device"] = device->description();
   report["shape"] = o.shape;
+  report["dimensions"] = finchkv::bench::dimensions_of(config);
+  report["compute"] = o.compute;
   report["policy"] = o.policy;
   report["doc_tokens"] = o.doc;
   report["chunk"] = o.chunk;
@@ -342,6 +372,14 @@ int main(int argc, char** argv) {
   request.keep = o.keep;
   request.chunk = o.chunk;
   const auto plan = value_or_exit(finchkv::compressor::resolve_plan(request, config));
+  if (o.profile_after > 0) {
+    ok_or_exit(finchkv::bench::profile_chunk(*model, plan, o.profile_after));
+    const Pass pass = passes_of(o)[static_cast<std::size_t>(o.profile_after)];
+    report["profiled"] = {{"rows", pass.rows}, {"keys", pass.keys}};
+    report["large_product_tflops"] = rate / 1e12;
+    std::printf("%s\n", report.dump(1).c_str());
+    return 0;
+  }
   finchkv::KvSet set;
   std::vector<double> compress, whole;
   cuda::reset_peak(*device);

@@ -75,7 +75,8 @@ void add_reading(CLI::App& verb, AskOptions& o) {
       ->type_name("NAME")
       ->check(CLI::IsMember({"f32", "f16", "bf16", "q8", "q4"}))
       ->group(group);
-  verb.add_option("--compute", o.compute, "Arithmetic: auto and bf16 are fast, fp8 rounds weights to 8 bits, f32 is the reference mode")
+  verb.add_option("--compute", o.compute,
+                  "Arithmetic: auto and bf16 are fast, fp8 rounds weights to 8 bits, f32 is the reference mode")
       ->type_name("NAME")
       ->check(CLI::IsMember({"auto", "bf16", "f32", "fp8"}))
       ->capture_default_str()

@@ -53,7 +53,7 @@ class CpuLinear : public Linear {
   bool gated_;
   std::vector<Tile> tiles_;
   std::vector<float> scales_;  // of each output, in the order of the tiles, where weights are in e4m3
-  AlignedBuffer narrow_;  // the 8- or 4-bit copy, blocks of 16 rows
+  AlignedBuffer narrow_;       // the 8- or 4-bit copy, blocks of 16 rows
   std::int64_t narrow_group_bytes_ = 0;
   SimdOps::Gemv gemv_ = nullptr;  // set when there is a narrow copy
 };

@@ -1,6 +1,8 @@
 // An NVIDIA GPU as a Device: cuBLASLt for products, cuDNN for attention of many rows, our own kernels for the rest.
 #include "kernels/cuda/cuda_device.h"
 
+#include <cuda_profiler_api.h>
+
 #include <algorithm>
 #include <cassert>
 #include <utility>
@@ -253,6 +255,8 @@ std::size_t peak_bytes(const Device& device) {
 void reset_peak(Device& device) {
   if (auto* cuda = dynamic_cast<CudaDevice*>(&device)) cuda->run().reset_peak();
 }
+
+void mark_for_profiler(bool begin) { static_cast<void>(begin ? cudaProfilerStart() : cudaProfilerStop()); }
 
 }  // namespace cuda
 

@@ -1,6 +1,7 @@
 // Rows to 8 bits (e4m3) with one scale a row, for weights (a row is an output channel) and activations (a token).
 //
-// q = x / s, s = max|x| / 448 (kernels/e4m3.h is the same on a CPU). Bytes: x twice (the second time from L2), q once: 2 + 1 a value for bf16. A block a row.
+// q = x / s, s = max|x| / 448 (kernels/e4m3.h is the same on a CPU). Bytes: x twice (the second time from L2), q once:
+// 2 + 1 a value for bf16. A block a row.
 #include <cuda_fp8.h>
 
 #include "kernels/cuda/device_math.cuh"

@@ -142,16 +142,16 @@ TEST_P(SmolLm2, FastClassKeepsNearlyTheSame) {
   }
 }
 
-// What rounding to 8 bits costs: some other entries are chosen. bench/compute_quality.py prints what that does to answers,
-// over many documents.
+// What rounding to 8 bits costs: some other entries are chosen. bench/compute_quality.py prints what that does to
+// answers, over many documents.
 TEST_P(SmolLm2, EightBitsKeepMostOfTheSame) {
   for (const auto& c : golden["finch"]) {
     SCOPED_TRACE(std::string(c["policy"]) + " " + std::to_string(c["budget"].get<int>()));
     const auto result = read(c, *fp8()->transformer());
     ASSERT_TRUE(result.is_ok()) << result.status().to_string();
     const auto [share, lowest] = overlap(testing::origins_of(result->set), c["kept_origin"].get<Origins>());
-    std::printf("%s %d in fp8: %.4f of the entries, %.4f in the worst layer\n",
-                c["policy"].get<std::string>().c_str(), c["budget"].get<int>(), share, lowest);
+    std::printf("%s %d in fp8: %.4f of the entries, %.4f in the worst layer\n", c["policy"].get<std::string>().c_str(),
+                c["budget"].get<int>(), share, lowest);
     EXPECT_GE(share, 0.88);
     EXPECT_GE(lowest, 0.75);
     EXPECT_LT(share, 1.0) << "nothing was rounded";

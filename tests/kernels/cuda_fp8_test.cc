@@ -85,13 +85,14 @@ TEST_F(CudaFp8, ActivationsAreTheCpusValueForValue) {
 // The same product as a CPU in the same class, which multiplies the same values.
 TEST_F(CudaFp8, ProductsAreTheCpus) {
   const auto cpu = make_device(NumericClass::kFp8);
-  const auto w = rounded_to(ElementType::kBF16, random_floats(static_cast<std::size_t>(kWidth * kWidth), 22, -0.1F, 0.1F));
+  const auto w =
+      rounded_to(ElementType::kBF16, random_floats(static_cast<std::size_t>(kWidth * kWidth), 22, -0.1F, 0.1F));
   const auto here = gpu->pack_linear(source(w), LinearUse::kEveryRow);
   const auto there = cpu->pack_linear(source(w), LinearUse::kEveryRow);
   ASSERT_TRUE(here.is_ok() && there.is_ok());
   for (const std::int64_t n : {2, 4, 5, 100, 577}) {
-    const auto x =
-        rounded_to(ElementType::kBF16, random_floats(static_cast<std::size_t>(n * kWidth), static_cast<std::uint32_t>(n)));
+    const auto x = rounded_to(ElementType::kBF16,
+                              random_floats(static_cast<std::size_t>(n * kWidth), static_cast<std::uint32_t>(n)));
     const Tensor a = empty_tensor(*gpu, ElementType::kF32, {n, kWidth});
     const Tensor b = empty_tensor(*cpu, ElementType::kF32, {n, kWidth});
     gpu->linear(**here, tensor_of(*gpu, gpu->activation_type(n), {n, kWidth}, x), a, false);

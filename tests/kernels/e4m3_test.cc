@@ -189,8 +189,7 @@ TEST_P(CpuFp8, HeadsAndOddWidthsStayAsInFast) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(In, CpuFp8, ::testing::Bool(),
-                         [](const auto& bf16) { return bf16.param ? "bf16" : "f32"; });
+INSTANTIATE_TEST_SUITE_P(In, CpuFp8, ::testing::Bool(), [](const auto& bf16) { return bf16.param ? "bf16" : "f32"; });
 
 }  // namespace
 }  // namespace finchkv::kernels
