@@ -2,7 +2,7 @@
 """What the arithmetic (--compute f32, bf16, fp8) does to what is kept and to the answers, as a table in Markdown.
 
 usage: compute_quality.py --model FILE.gguf [--build build/release] [--runs cpu:f32 cpu:bf16 cpu:fp8] [--policy finch-span]
-                          [--ratios 8 32] [--documents 20] [--words 1700] [--golden tests/data/smollm2.json] [--jobs 1] [--json FILE]
+                          [--ratios 8 32] [--documents 20] [--words 1700] [--golden tests/data/smollm2.json] [--jobs 1] [--threads N] [--json FILE]
 A run is DEVICE:COMPUTE; the first is what the others are compared with. Two kinds of documents:
 - made here: each some thousand words of prose about nothing with six facts in it, and a question about one of them. The
   same for everyone: drawn from a generator that starts at the document's number.
@@ -109,6 +109,8 @@ class Command:
                 for name in ("doc", "prompt"):
                     (at / f"{name}.json").write_text(json.dumps(task[name]))
                     words += [f"--{name}-tokens", at / f"{name}.json"]
+            if self.args.threads:
+                words += ["--threads", self.args.threads]
             for name in ("ratio", "keep", "chunk"):
                 if name in task:
                     words += [f"--{name}", task[name]]
@@ -184,6 +186,7 @@ def main():
     parser.add_argument("--words", type=int, default=1700)
     parser.add_argument("--golden", type=pathlib.Path, help="also the cases of this file")
     parser.add_argument("--jobs", type=int, default=1, help="processes at a time")
+    parser.add_argument("--threads", type=int, help="of each process")
     parser.add_argument("--json", type=pathlib.Path)
     args = parser.parse_args()
     for run in args.runs:
