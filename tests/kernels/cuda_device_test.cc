@@ -239,17 +239,19 @@ TEST_P(CudaDevice, BiasEmbeddingArgmax) {
   ASSERT_TRUE(packed.is_ok());
   const std::vector<std::int32_t> ids = {49, 0, 7, 7};
   const Tensor rows = empty_tensor(*gpu, kF32, {4, 12});
-  ASSERT_TRUE(gpu->embed(*packed, ids, rows).is_ok());
+  gpu->embed(*packed, ints_of(*gpu, {4}, ids), rows);
   const auto got = fetch(*gpu, rows);
   for (std::size_t i = 0; i < 4; ++i) {
     for (std::size_t c = 0; c < 12; ++c) EXPECT_EQ(got[i * 12 + c], table[static_cast<std::size_t>(ids[i]) * 12 + c]);
   }
 
-  EXPECT_EQ(gpu->argmax(tensor_of(*gpu, kF32, {5}, {1, 7, 3, 7, 7})), 1);
-  EXPECT_EQ(gpu->argmax(tensor_of(*gpu, kF32, {1, 4}, {-3, -2, -1, -0.5F})), 3);
-  auto many = random_floats(130'000, 13);
-  many[99'999] = many[70'000] = 2;
-  EXPECT_EQ(gpu->argmax(tensor_of(*gpu, kF32, {130'000}, many)), 70'000);
+  EXPECT_EQ(argmax_of(*gpu, tensor_of(*gpu, kF32, {3, 4}, {1, 7, 3, 7, -3, -2, -1, -0.5F, -5, -5, -5, -5})),
+            (std::vector<std::int32_t>{1, 3, 0}));
+  EXPECT_EQ(argmax_of(*gpu, tensor_of(*gpu, kF32, {3, 2}, {1, NAN, INFINITY, 0, 2, 1})),
+            (std::vector<std::int32_t>{-1, -1, 0}));
+  auto many = random_floats(260'000, 13);
+  many[99'999] = many[70'000] = many[260'000 - 1] = many[130'000 + 5] = 2;
+  EXPECT_EQ(argmax_of(*gpu, tensor_of(*gpu, kF32, {2, 130'000}, many)), (std::vector<std::int32_t>{70'000, 5}));
 }
 
 // The promise of the reference class: a row's bytes do not depend on the rows beside it.
