@@ -52,17 +52,12 @@ struct WeightView {
 /// q e4m3 [rows, width], dense; scales f32 [rows].  x bf16 or f32 [rows, width].
 void quantise_rows(Runtime& rt, const Tensor& x, std::uint8_t* q, float* scales);
 
-// --- few_rows.cu: a few rows of bf16 against W in bf16 [out, in]: bound by reading W once.
+// --- few_rows.cu: a few rows of bf16 x against W: bound by reading W once.
 inline constexpr std::int64_t kFewRows = 32;
-[[nodiscard]] bool few_rows_takes(const Tensor& x, const Tensor& w);
-void few_rows(Runtime& rt, const Tensor& x, const Tensor& w, const Tensor& y, bool accumulate);
+[[nodiscard]] bool few_rows_takes(const Tensor& x, const WeightView& w);
+void few_rows(Runtime& rt, const Tensor& x, const WeightView& w, const Tensor& y, bool accumulate);
 /// y[i, j] = silu(x w[j]) * (x w[ffn + j]).  w [2 ffn, in], y bf16 [n, ffn].
-void few_rows_swiglu(Runtime& rt, const Tensor& x, const Tensor& w, const Tensor& y);
-
-// --- gemv.cu: the same against W in 8 bits.
-inline constexpr std::int64_t kGemvRows = 4;
-void gemv(Runtime& rt, const Tensor& x, const WeightView& w, const Tensor& y, bool accumulate);
-void gemv_swiglu(Runtime& rt, const Tensor& x, const WeightView& w, const Tensor& y);
+void few_rows_swiglu(Runtime& rt, const Tensor& x, const WeightView& w, const Tensor& y);
 
 // --- attention_tiled.cu: any type, any number of rows, head dimensions up to 256; arithmetic in f32.
 inline constexpr std::int64_t kMaxHeadDim = 256;
