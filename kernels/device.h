@@ -50,12 +50,36 @@ class Linear {
   [[nodiscard]] virtual std::size_t bytes() const = 0;
 };
 
-/// One sequence's cache in a decoding step.
+/// One sequence's cache of one layer in a decoding step.
 struct DecodeSlot {
   Tensor keys;                ///< kv_type [KV, capacity, D], rotated
   Tensor values;              ///< kv_type [KV, capacity, D]
   std::int64_t used = 0;      ///< entries before this step
   std::int64_t position = 0;  ///< of this step's token
+};
+
+/// What is fixed about the decoding steps that a DecodeTable serves.
+struct DecodeShape {
+  std::int64_t layers = 0;
+  std::int64_t rows = 0;  ///< sequences, each with one token
+  std::int64_t heads = 0, kv_heads = 0, head_dim = 0;
+  RopeRecord rope;
+};
+
+/// Where the sequences of a decoding step have their caches, layer by layer: kept over steps, filled anew for each, so
+/// that work which was recorded finds other caches when it runs again. Made by a Device and used only with it.
+class DecodeTable {
+ public:
+  virtual ~DecodeTable() = default;
+  [[nodiscard]] virtual const DecodeShape& shape() const = 0;
+};
+
+/// Ops that run again without being called one by one. Made by a Device, which it must not outlive.
+class Recording {
+ public:
+  virtual ~Recording() = default;
+  /// In the order of the Device's other calls; a failure is told by synchronize().
+  virtual void run() = 0;
 };
 
 /// What a Linear is used for decides which copies a device keeps.
@@ -100,8 +124,8 @@ class Device {
 
   // --- layers
   // -------------------------------------------------------------------------------------------------------------
-  /// y[i] = row ids[i] of a table from pack_embedding().  ids within the table, y f32 [n, width].
-  [[nodiscard]] virtual Status embed(const Tensor& table, std::span<const std::int32_t> ids, const Tensor& y) = 0;
+  /// y[i] = row ids[i] of a table from pack_embedding().  ids i32 [n], within the table; y f32 [n, width].
+  virtual void embed(const Tensor& table, const Tensor& ids, const Tensor& y) = 0;
   /// y = x / rms(x) * w.  x f32 [n, d] or strided [n, heads, d]; w f32 [d]; y the same shape, f32 or activations; may
   /// be x.
   virtual void rms_norm(const Tensor& x, const Tensor& w, float eps, const Tensor& y) = 0;
@@ -125,11 +149,20 @@ class Device {
   virtual void attention(const Tensor& q, const Tensor& k, const Tensor& v, float scale, const Tensor& out,
                          const Tensor& lse) = 0;
 
-  /// One token of each of n sequences, slots[i] being the cache of row i: appends k (rotated to the slot's position)
-  /// and v as entry `used`, and lets q (rotated) attend over used + 1 entries. q f32 [n, H, D], k and v f32 [n, KV, D];
-  /// any strides over n and heads; out activations [n, H, D].
-  virtual void decode_attention(const RopeRecord& rope, const Tensor& q, const Tensor& k, const Tensor& v,
-                                std::span<const DecodeSlot> slots, float scale, const Tensor& out) = 0;
+  // --- decoding steps
+  // ---------------------------------------------------------------------------------------------------------
+  [[nodiscard]] virtual Result<std::unique_ptr<DecodeTable>> make_decode_table(const DecodeShape& shape) = 0;
+  /// The caches of the next step.  slots [layers, rows]; they must stay until the step is over, none in it twice.
+  virtual void fill(DecodeTable& table, std::span<const DecodeSlot> slots) = 0;
+  /// One token of each of the table's sequences: appends k (rotated to the slot's position) and v as entry `used`, and
+  /// lets q (rotated) attend over used + 1 entries. q f32 [n, H, D], k and v f32 [n, KV, D]; any strides over n and
+  /// heads; out activations [n, H, D].
+  virtual void decode_attention(const DecodeTable& table, std::int64_t layer, const Tensor& q, const Tensor& k,
+                                const Tensor& v, float scale, const Tensor& out) = 0;
+  /// Keeps the ops that `work` calls instead of running them; devices that cannot keep `work` and call it each time.
+  /// `work` neither makes tensors nor moves any to or from the host, has run once before with the same shapes, and what
+  /// it works on lives as long as the Recording.
+  [[nodiscard]] virtual std::unique_ptr<Recording> record(std::function<void()> work) = 0;
 
   // --- selection
   // ----------------------------------------------------------------------------------------------------------
@@ -148,8 +181,9 @@ class Device {
   virtual void gather(const Tensor& x, const Tensor& indices, const Tensor& y) = 0;
   /// y[r, i] = x[r, indices[r, i]].  x i32 [R, C], indices and y i32 [R, k].
   virtual void gather_origins(const Tensor& x, const Tensor& indices, const Tensor& y) = 0;
-  /// Index of the largest element, the lowest on ties.  x f32 [vocab].
-  [[nodiscard]] virtual std::int64_t argmax(const Tensor& x) = 0;
+  /// Index of each row's largest element, the lowest on ties; -1 where a number is not finite.
+  /// x f32 [n, vocab], vocab below 2^31; indices i32 [n].
+  virtual void argmax(const Tensor& x, const Tensor& indices) = 0;
 };
 
 struct CpuOptions {

@@ -132,12 +132,6 @@ Status DecodeContext::attend(std::int64_t index, const Tensor& q, const Tensor& 
     return Status::resource_exhausted(
         fmt::format("the cache has room for {} more tokens, not for {}", append_capacity_ - layer.appended, n));
   }
-  if (n == 1) {
-    const kernels::DecodeSlot here{layer.keys, layer.values, used, position};
-    dev.decode_attention(rope, q, k, v, {&here, 1}, model_->attention_scale(), out);
-    ++layer.appended;
-    return Status::ok();
-  }
   const ElementType type = dev.activation_type(n);
   if (rotated_q_.empty() || rotated_q_.dim(0) < n || rotated_q_.type() != type) {
     FINCHKV_ASSIGN_OR_RETURN(rotated_q_, dev.empty(type, {n, q.dim(1), q.dim(2)}));

@@ -46,10 +46,12 @@ class DecodeContext final : public AttentionContext {
   Status attend(std::int64_t layer, const kernels::Tensor& q, const kernels::Tensor& k, const kernels::Tensor& v,
                 const kernels::Tensor& out) override;
 
-  /// Makes room checks for one more token and says where it goes in this layer (Device::decode_attention).
+  /// Where one more token goes in this layer (DecodeBatch). resource_exhausted when there is no room for it.
   Result<kernels::DecodeSlot> slot(std::int64_t layer) const;
-  /// What was appended to `layer` by a decode_attention() over slot().
-  void advance(std::int64_t layer) { ++layers_[static_cast<std::size_t>(layer)].appended; }
+  /// A token was appended to every layer at its slot().
+  void advance() {
+    for (Layer& layer : layers_) ++layer.appended;
+  }
 
   [[nodiscard]] std::int64_t appended() const { return layers_.empty() ? 0 : layers_.back().appended; }
   [[nodiscard]] std::int64_t position() const { return base_ + appended(); }  ///< of the next token

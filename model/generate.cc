@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "model/decode_batch.h"
+
 namespace finchkv::model {
 namespace {
 
@@ -74,9 +76,12 @@ Result<Answer> generate(Transformer& model, const Tokenizer* tokenizer, DecodeCo
   AnswerText text(options.stop);
   Answer answer;
   FINCHKV_ASSIGN_OR_RETURN(std::vector<float> logits, model.forward(prompt, context, LogitRows::kLast));
+  DecodeBatch alone(model, {&context});
+  const std::vector<std::size_t> sampled(options.sampler.temperature == 0.0F ? 0 : 1, 0);
+  TokenId likeliest = 0;
   bool wanted = true;
   for (;;) {
-    const TokenId id = sampler.next(logits);
+    const TokenId id = logits.empty() ? likeliest : sampler.next(logits);
     if (answer.tokens.empty()) answer.first_token = clock::now();
     if (tokenizer != nullptr && tokenizer->is_end(id)) {
       answer.ended = true;
@@ -90,7 +95,10 @@ Result<Answer> generate(Transformer& model, const Tokenizer* tokenizer, DecodeCo
       }
     }
     if (answer.ended || !wanted || static_cast<std::int64_t>(answer.tokens.size()) >= options.max_tokens) break;
-    FINCHKV_ASSIGN_OR_RETURN(logits, model.forward({&id, 1}, context, LogitRows::kLast));
+    // A greedy answer needs no logits on the host.
+    FINCHKV_ASSIGN_OR_RETURN(StepResult step, model.step({&id, 1}, alone, sampled));
+    likeliest = step.likeliest.front();
+    logits = std::move(step.logits);
   }
   answer.decode_ms = std::chrono::duration<double, std::milli>(clock::now() - answer.first_token).count();
   if (const auto rest = text.settled(true); options.on_text && !rest.empty() && wanted)

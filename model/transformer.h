@@ -29,9 +29,17 @@ class AttentionContext {
                         const kernels::Tensor& v, const kernels::Tensor& out) = 0;
 };
 
+class DecodeBatch;  // model/decode_batch.h
+
 enum class LogitRows : std::uint8_t { kNone, kLast, kAll };
 
 struct Weights;
+
+/// What a decoding step of n sequences gives.
+struct StepResult {
+  std::vector<TokenId> likeliest;  ///< [n], chosen on the device; ties to the lower id
+  std::vector<float> logits;       ///< [sequences whose logits were asked for, vocab]
+};
 
 class Transformer {
  public:
@@ -53,10 +61,18 @@ class Transformer {
   /// invalid_argument for ids outside the vocabulary; corrupt when logits are not finite; resource_exhausted.
   Result<std::vector<float>> forward(std::span<const TokenId> tokens, AttentionContext& context, LogitRows rows);
 
+  /// One decoding step: tokens[i] is the next token of the batch's sequence i. Steps of the same number of sequences
+  /// are recorded and run again as one piece of work where the device can do that; results are the same.
+  /// invalid_argument when the batch has another number of sequences, else as above; when a step fails, none of its
+  /// sequences has moved on.
+  Result<std::vector<float>> forward(std::span<const TokenId> tokens, DecodeBatch& batch, LogitRows rows);
+  /// The same with only what drawing the next tokens needs brought to the host.
+  Result<StepResult> step(std::span<const TokenId> tokens, DecodeBatch& batch,
+                          std::span<const std::size_t> logits_of = {});
+
  private:
   struct Impl;
   explicit Transformer(std::unique_ptr<Impl> impl);
-  Result<std::vector<float>> run(std::span<const TokenId> tokens, AttentionContext& context, LogitRows rows);
   std::unique_ptr<Impl> impl_;
 };
 

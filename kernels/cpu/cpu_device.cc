@@ -2,6 +2,7 @@
 #include <dnnl.hpp>
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include <fmt/format.h>
@@ -12,6 +13,7 @@
 #include "kernels/cpu/simd.h"
 #include "kernels/cpu/workspace.h"
 #include "kernels/device.h"
+#include "kernels/recording.h"
 #include "kernels/rope.h"
 
 namespace finchkv::kernels {
@@ -54,6 +56,18 @@ void store_row(const float* row, const Tensor& y, std::int64_t i, std::int64_t j
 }
 
 Tensor as_rank3(const Tensor& x) { return x.rank() == 3 ? x : x.split_last(1, x.dim(x.rank() - 1)); }
+
+class CpuDecodeTable final : public DecodeTable {
+ public:
+  explicit CpuDecodeTable(const DecodeShape& shape) : shape_(shape) {}
+  [[nodiscard]] const DecodeShape& shape() const override { return shape_; }
+
+  std::vector<DecodeSlot> slots;  // [layers, rows]
+  Tensor rotated;                 // [1, H, D] scratch
+
+ private:
+  DecodeShape shape_;
+};
 
 class CpuDevice final : public Device {
  public:
@@ -107,8 +121,8 @@ class CpuDevice final : public Device {
 
   // A table in f32 would be the largest tensor of a small model: rows are read from the file as they are needed.
   Result<Tensor> pack_embedding(const LinearSource&) override { return Tensor(); }
-  Status embed(const Tensor&, std::span<const std::int32_t>, const Tensor&) override {
-    return Status::internal("the CPU device keeps no embedding table");
+  void embed(const Tensor&, const Tensor&, const Tensor&) override {
+    ws_.failure = Status::internal("the CPU device keeps no embedding table");
   }
 
   void rms_norm(const Tensor& x_in, const Tensor& w, float eps, const Tensor& y_in) override {
@@ -185,26 +199,30 @@ class CpuDevice final : public Device {
     cpu::attention(ws_, q, k, v, scale, out, lse);
   }
 
-  void decode_attention(const RopeRecord& rope, const Tensor& q, const Tensor& k, const Tensor& v,
-                        std::span<const DecodeSlot> slots, float scale, const Tensor& out) override {
-    const ElementType type = out.type();
-    if (decode_q_.empty() || decode_q_.type() != type || decode_q_.dim(1) != q.dim(1) || decode_q_.dim(2) != q.dim(2)) {
-      auto made = empty(type, {1, q.dim(1), q.dim(2)});
-      if (!made.is_ok()) {
-        ws_.failure = made.status();
-        return;
-      }
-      decode_q_ = *std::move(made);
-    }
-    for (std::size_t s = 0; s < slots.size(); ++s) {
-      const DecodeSlot& slot = slots[s];
-      const auto i = static_cast<std::int64_t>(s);
-      rotate(rope, q.slice(0, i, 1), slot.position, decode_q_);
+  Result<std::unique_ptr<DecodeTable>> make_decode_table(const DecodeShape& shape) override {
+    auto table = std::make_unique<CpuDecodeTable>(shape);
+    FINCHKV_ASSIGN_OR_RETURN(table->rotated,
+                             empty(activation_type(shape.rows), {1, shape.heads, shape.head_dim}));
+    return std::unique_ptr<DecodeTable>(std::move(table));
+  }
+  void fill(DecodeTable& table, std::span<const DecodeSlot> slots) override {
+    static_cast<CpuDecodeTable&>(table).slots.assign(slots.begin(), slots.end());
+  }
+  void decode_attention(const DecodeTable& table, std::int64_t layer, const Tensor& q, const Tensor& k,
+                        const Tensor& v, float scale, const Tensor& out) override {
+    const auto& steps = static_cast<const CpuDecodeTable&>(table);
+    const RopeRecord& rope = steps.shape().rope;
+    for (std::int64_t i = 0; i < q.dim(0); ++i) {
+      const DecodeSlot& slot = steps.slots[static_cast<std::size_t>(layer * q.dim(0) + i)];
+      rotate(rope, q.slice(0, i, 1), slot.position, steps.rotated);
       rotate(rope, k.slice(0, i, 1), slot.position, slot.keys.slice(1, slot.used, 1).transpose(0, 1));
       copy(v.slice(0, i, 1), slot.values.slice(1, slot.used, 1).transpose(0, 1));
-      attention(decode_q_, slot.keys.slice(1, 0, slot.used + 1), slot.values.slice(1, 0, slot.used + 1), scale,
+      attention(steps.rotated, slot.keys.slice(1, 0, slot.used + 1), slot.values.slice(1, 0, slot.used + 1), scale,
                 out.slice(0, i, 1), {});
     }
+  }
+  std::unique_ptr<Recording> record(std::function<void()> work) override {
+    return std::make_unique<RepeatedCalls>(std::move(work));
   }
 
   void attention_mass(const Tensor& q, const Tensor& k, const Tensor& lse, float scale, const Tensor& mass) override {
@@ -220,15 +238,18 @@ class CpuDevice final : public Device {
   void gather_origins(const Tensor& x, const Tensor& indices, const Tensor& y) override {
     cpu::gather_origins(x, indices, y);
   }
-  std::int64_t argmax(const Tensor& x) override {
-    const auto* p = x.data<float>();
-    return std::max_element(p, p + x.elements()) - p;
+  void argmax(const Tensor& x, const Tensor& indices) override {
+    for (std::int64_t i = 0; i < x.dim(0); ++i) {
+      const std::span row(x.data<float>() + i * x.stride(0), static_cast<std::size_t>(x.dim(1)));
+      const bool finite = std::all_of(row.begin(), row.end(), [](float value) { return std::isfinite(value); });
+      indices.data<std::int32_t>()[i] =
+          finite ? static_cast<std::int32_t>(std::max_element(row.begin(), row.end()) - row.begin()) : -1;
+    }
   }
 
  private:
   Workspace ws_;
   RopeTables ropes_;
-  Tensor decode_q_;  // [1, H, D] scratch
 };
 
 }  // namespace

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cassert>
+#include <cstdlib>
 #include <utility>
 #include <vector>
 
@@ -12,11 +13,14 @@
 
 #include "base/thread_pool.h"
 #include "kernels/cuda/attention_cudnn.h"
+#include "kernels/cuda/decode_table.h"
 #include "kernels/cuda/gemm.h"
 #include "kernels/cuda/linear.h"
 #include "kernels/cuda/ops.h"
+#include "kernels/cuda/recording.h"
 #include "kernels/cuda/runtime.h"
 #include "kernels/device.h"
+#include "kernels/recording.h"
 #include "kernels/rope.h"
 
 namespace finchkv::kernels {
@@ -55,7 +59,7 @@ class CudaDevice final : public Device {
   }
   ElementType activation_type(std::int64_t) const override { return kv_type(); }
 
-  std::int64_t head_rows() const override { return 32; }
+  std::int64_t head_rows() const override { return 64; }
 
   Result<Tensor> empty(ElementType type, std::initializer_list<std::int64_t> shape) override {
     std::size_t bytes = element_size(type);
@@ -96,12 +100,7 @@ class CudaDevice final : public Device {
   Result<Tensor> pack_embedding(const LinearSource& table) override {
     return upload_rows(run(), pool_, {&table}, kv_type());
   }
-  Status embed(const Tensor& table, std::span<const std::int32_t> ids, const Tensor& y) override {
-    FINCHKV_ASSIGN_OR_RETURN(const Tensor places, empty(ElementType::kI32, {static_cast<std::int64_t>(ids.size())}));
-    upload(ids.data(), places);
-    cuda::embed(*runtime_, table, places, y);
-    return Status::ok();
-  }
+  void embed(const Tensor& table, const Tensor& ids, const Tensor& y) override { cuda::embed(run(), table, ids, y); }
 
   void rms_norm(const Tensor& x, const Tensor& w, float eps, const Tensor& y) override {
     cuda::rms_norm(run(), x, w, eps, y);
@@ -123,7 +122,6 @@ class CudaDevice final : public Device {
                  const Tensor& lse) override {
     Runtime& rt = run();
     assert(q.dim(1) % k.dim(0) == 0 && v.dim(1) == k.dim(1) && q.dim(0) <= k.dim(1));
-    if (attention_split_takes(q, k)) return attention_split(rt, q, k, v, scale, out, lse);
     // A plan of cuDNN's costs some 50 ms: worth it for chunks, which repeat, not for prompts, whose lengths vary.
     if (cudnn_ && q.dim(0) > kRowsWithoutPlan && cudnn_->takes(q, k, v, out)) {
       const Status done = cudnn_->run(rt, q, k, v, scale, out, lse);
@@ -134,27 +132,23 @@ class CudaDevice final : public Device {
     attention_tiled(rt, q, k, v, scale, out, lse);
   }
 
-  void decode_attention(const RopeRecord& rope, const Tensor& q, const Tensor& k, const Tensor& v,
-                        std::span<const DecodeSlot> slots, float scale, const Tensor& out) override {
-    if (slots.empty()) return;
+  Result<std::unique_ptr<DecodeTable>> make_decode_table(const DecodeShape& shape) override {
+    FINCHKV_ASSIGN_OR_RETURN(auto table, CudaDecodeTable::create(run(), shape, kv_type()));
+    return std::unique_ptr<DecodeTable>(std::move(table));
+  }
+  void fill(DecodeTable& table, std::span<const DecodeSlot> slots) override {
     std::int64_t furthest = 0;
     for (const DecodeSlot& slot : slots) furthest = std::max(furthest, slot.position);
-    const RopeTableView table = rope_table(rope, furthest + 1);
-    if (table.cos == nullptr) return;
-    Runtime& rt = run();
-    if (decode_batch_takes(table, q, slots)) return decode_batch(rt, table, q, k, v, slots, scale, out);
-    const auto memory = rt.scratch(static_cast<std::size_t>(q.dim(1) * q.dim(2)) * element_size(kv_type()));
-    if (memory == nullptr) return;
-    const Tensor rotated(memory, kv_type(), {1, q.dim(1), q.dim(2)});
-    for (std::size_t s = 0; s < slots.size(); ++s) {
-      const DecodeSlot& slot = slots[s];
-      const auto i = static_cast<std::int64_t>(s);
-      cuda::rotate(rt, table, q.slice(0, i, 1), slot.position, rotated);
-      cuda::rotate(rt, table, k.slice(0, i, 1), slot.position, slot.keys.slice(1, slot.used, 1).transpose(0, 1));
-      cuda::copy(rt, v.slice(0, i, 1), slot.values.slice(1, slot.used, 1).transpose(0, 1));
-      attention(rotated, slot.keys.slice(1, 0, slot.used + 1), slot.values.slice(1, 0, slot.used + 1), scale,
-                out.slice(0, i, 1), {});
-    }
+    const RopeTableView rope = rope_table(table.shape().rope, furthest + 1);
+    if (rope.cos != nullptr) static_cast<CudaDecodeTable&>(table).write(run(), rope, slots);
+  }
+  void decode_attention(const DecodeTable& table, std::int64_t layer, const Tensor& q, const Tensor& k,
+                        const Tensor& v, float scale, const Tensor& out) override {
+    cuda::decode_attention(run(), static_cast<const CudaDecodeTable&>(table), layer, q, k, v, scale, out);
+  }
+  std::unique_ptr<Recording> record(std::function<void()> work) override {
+    if (std::getenv("FINCHKV_X_NOGRAPH") != nullptr) return std::make_unique<RepeatedCalls>(std::move(work));
+    return record_graph(run(), std::move(work));
   }
 
   void attention_mass(const Tensor& q, const Tensor& k, const Tensor& lse, float scale, const Tensor& mass) override {
@@ -170,15 +164,7 @@ class CudaDevice final : public Device {
   void gather_origins(const Tensor& x, const Tensor& indices, const Tensor& y) override {
     cuda::gather_origins(run(), x, indices, y);
   }
-  std::int64_t argmax(const Tensor& x) override {
-    Runtime& rt = run();
-    const auto memory = rt.scratch(sizeof(std::int64_t));
-    if (memory == nullptr) return 0;
-    cuda::argmax(rt, x, static_cast<std::int64_t*>(memory.get()));
-    std::int64_t at = 0;
-    rt.download(memory.get(), &at, sizeof(at));
-    return at;
-  }
+  void argmax(const Tensor& x, const Tensor& indices) override { cuda::argmax(run(), x, indices); }
 
   Runtime& run() {
     runtime_->enter();

@@ -12,8 +12,6 @@ namespace {
 constexpr std::size_t kSliceBytes = std::size_t{64} << 20;  // of f32 rows on their way
 constexpr std::int64_t kRowsPerTask = 16;
 
-bool few_rows(const Tensor& x) { return x.type() == ElementType::kBF16 && x.dim(0) <= kGemvRows && x.dim(1) % 16 == 0; }
-
 }  // namespace
 
 std::size_t CudaLinear::bytes() const {
@@ -38,7 +36,7 @@ Result<bool> CudaLinear::round_to_8_bits(Runtime& rt) {
 
 void CudaLinear::multiply(Runtime& rt, Gemm* gemm, const Tensor& x, const Tensor& y, bool accumulate) const {
   if (x.type() == ElementType::kF32) return gemm_f32(rt, x, weights_, y, accumulate);
-  if (few_rows(x)) return gemv(rt, x, view(), y, accumulate);
+  if (few_rows_takes(x, view())) return few_rows(rt, x, view(), y, accumulate);
   if (!rounded_) return gemm->multiply(rt, x, weights_, y, accumulate);
   const std::int64_t n = x.dim(0);
   const auto narrow_x = rt.scratch(static_cast<std::size_t>(n * in_));
@@ -50,7 +48,7 @@ void CudaLinear::multiply(Runtime& rt, Gemm* gemm, const Tensor& x, const Tensor
 }
 
 void CudaLinear::multiply_swiglu(Runtime& rt, Gemm* gemm, const Tensor& x, const Tensor& y) const {
-  if (few_rows(x)) return gemv_swiglu(rt, x, view(), y);
+  if (few_rows_takes(x, view())) return few_rows_swiglu(rt, x, view(), y);
   const std::int64_t n = x.dim(0);
   const auto memory = rt.scratch(static_cast<std::size_t>(n * out_) * element_size(x.type()));
   if (memory == nullptr) return;

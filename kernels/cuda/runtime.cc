@@ -1,6 +1,7 @@
 #include "kernels/cuda/runtime.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 #include <limits>
 
@@ -45,6 +46,8 @@ Status Runtime::init(int ordinal) {
       cuda_status(cudaMemPoolSetAttribute(memory_, cudaMemPoolAttrReleaseThreshold, &keep), "the GPU's memory pool"));
   FINCHKV_ASSIGN_OR_RETURN(Stream stream, make_stream());
   stream_ = std::make_shared<Stream>(std::move(stream));
+  FINCHKV_ASSIGN_OR_RETURN(aside_, make_stream());
+  early_launches_ = capability_ >= 90 && std::getenv("FINCHKV_X_LATE") == nullptr;
   for (StagingSlot& slot : slots_) {
     FINCHKV_ASSIGN_OR_RETURN(slot.memory, make_pinned(kSlotBytes));
     FINCHKV_ASSIGN_OR_RETURN(slot.free, make_event());
@@ -80,10 +83,51 @@ Result<std::shared_ptr<void>> Runtime::allocate(std::size_t bytes) {
 }
 
 std::shared_ptr<void> Runtime::scratch(std::size_t bytes) {
+  if (capture_) return captured_scratch(bytes);
   auto memory = allocate(bytes);
   if (memory.is_ok()) return *std::move(memory);
   keep(memory.status());
   return nullptr;
+}
+
+// Recorded launches follow one another, so a piece that was given back is free for the next one.
+std::shared_ptr<void> Runtime::captured_scratch(std::size_t bytes) {
+  CaptureMemory::Pieces& pieces = *capture_->pieces();
+  std::size_t at = 0;
+  while (at < pieces.size() && (pieces[at].taken || pieces[at].bytes < bytes)) ++at;
+  if (at == pieces.size()) {
+    void* memory = nullptr;
+    check(cudaMallocAsync(&memory, std::max<std::size_t>(bytes, 1), aside_.get()), "a recorded step");
+    if (memory == nullptr) return nullptr;
+    pieces.push_back({std::shared_ptr<void>(memory, [stream = stream_](void* p) { cudaFreeAsync(p, stream->get()); }),
+                      bytes, false});
+  }
+  pieces[at].taken = true;
+  return {pieces[at].memory.get(), [all = capture_->pieces(), at](void*) { (*all)[at].taken = false; }};
+}
+
+bool Runtime::begin_capture() {
+  // Products of other streams' work are none of ours: only this thread is held to what may be recorded.
+  if (cudaStreamBeginCapture(stream(), cudaStreamCaptureModeThreadLocal) != cudaSuccess) {
+    static_cast<void>(cudaGetLastError());
+    return false;
+  }
+  capture_ = std::make_unique<CaptureMemory>();
+  return true;
+}
+
+Runtime::Captured Runtime::end_capture() {
+  Captured captured;
+  captured.memory = std::move(*std::exchange(capture_, nullptr));
+  const cudaError_t ended = cudaStreamEndCapture(stream(), &captured.graph);
+  const cudaError_t ready = cudaStreamSynchronize(aside_.get());
+  static_cast<void>(cudaGetLastError());
+  // It began without a failure, so what failed since is the recording's.
+  const bool failed = !std::exchange(failure_, Status::ok()).is_ok();
+  if (ended == cudaSuccess && ready == cudaSuccess && !failed) return captured;
+  if (captured.graph != nullptr) static_cast<void>(cudaGraphDestroy(captured.graph));
+  captured.graph = nullptr;
+  return captured;
 }
 
 Runtime::StagingSlot& Runtime::next_slot() {

@@ -8,11 +8,29 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "base/thread_pool.h"
 #include "kernels/cuda/owners.h"
 
 namespace finchkv::kernels::cuda {
+
+/// Memory that recorded launches use between themselves: pieces that were given back are used again, and all of it
+/// lives as long as the recording.
+class CaptureMemory {
+ public:
+  struct Piece {
+    std::shared_ptr<void> memory;
+    std::size_t bytes = 0;
+    bool taken = false;
+  };
+  using Pieces = std::vector<Piece>;
+
+  [[nodiscard]] const std::shared_ptr<Pieces>& pieces() const { return pieces_; }
+
+ private:
+  std::shared_ptr<Pieces> pieces_ = std::make_shared<Pieces>();
+};
 
 class Runtime {
  public:
@@ -48,6 +66,17 @@ class Runtime {
   [[nodiscard]] bool failed() const { return !failure_.is_ok(); }
   Status synchronize();
 
+  /// From here to end_capture() launches are recorded, and scratch() comes from memory that the recording keeps. False
+  /// when that cannot be started; no failure is kept.
+  [[nodiscard]] bool begin_capture();
+  struct Captured {
+    cudaGraph_t graph = nullptr;  ///< the caller's to destroy; null when something failed, which is forgotten
+    CaptureMemory memory;
+  };
+  [[nodiscard]] Captured end_capture();
+  /// Whether kernels may start before the one before them has ended.
+  [[nodiscard]] bool early_launches() const { return early_launches_; }
+
   [[nodiscard]] std::size_t peak_bytes() const;  ///< the most memory that was in use at once
   void reset_peak();
 
@@ -59,6 +88,7 @@ class Runtime {
   explicit Runtime(ThreadPool& pool) : pool_(pool) {}
   Status init(int ordinal);
   StagingSlot& next_slot();
+  std::shared_ptr<void> captured_scratch(std::size_t bytes);
   void copy_on_host(void* to, const void* from, std::size_t bytes);
 
   ThreadPool& pool_;
@@ -71,6 +101,9 @@ class Runtime {
   std::shared_ptr<Stream> stream_;
   std::array<StagingSlot, 8> slots_;
   std::size_t slot_ = 0;
+  bool early_launches_ = false;
+  std::unique_ptr<CaptureMemory> capture_;  // while recording
+  Stream aside_;                            // takes memory while the other stream records
   Status failure_;
 };
 

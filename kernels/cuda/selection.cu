@@ -183,25 +183,31 @@ __global__ void __launch_bounds__(kThreads)
   if (i < k) y[blockIdx.y * y_stride + i] = x[blockIdx.y * x_stride + indices[blockIdx.y * index_stride + i]];
 }
 
+// One block a row. A row with a number that is not finite has none.
 __global__ void __launch_bounds__(kSelectThreads)
-    argmax_kernel(const float* __restrict__ x, std::int64_t count, std::int64_t* at) {
+    argmax_kernel(const float* __restrict__ x, std::int64_t count, std::int64_t stride, std::int32_t* indices) {
   __shared__ float best_value[kSelectThreads];
-  __shared__ std::int64_t best_index[kSelectThreads];
+  __shared__ std::int32_t best_index[kSelectThreads];
+  const float* row = x + blockIdx.x * stride;
+  const auto items = static_cast<std::int32_t>(count);
   float value = -INFINITY;
-  std::int64_t index = threadIdx.x < count ? static_cast<std::int64_t>(threadIdx.x) : count;
-  for (std::int64_t i = threadIdx.x; i < count; i += kSelectThreads) {
-    if (x[i] > value) {
-      value = x[i];
+  std::int32_t index = items;
+  bool finite = true;
+  for (std::int32_t i = static_cast<std::int32_t>(threadIdx.x); i < items; i += kSelectThreads) {
+    const float here = row[i];
+    finite = finite && isfinite(here);
+    if (here > value) {
+      value = here;
       index = i;
     }
   }
   best_value[threadIdx.x] = value;
   best_index[threadIdx.x] = index;
-  __syncthreads();
+  finite = __syncthreads_and(finite) != 0;
   for (int step = kSelectThreads / 2; step > 0; step /= 2) {
     if (threadIdx.x < step) {
       const float other = best_value[threadIdx.x + step];
-      const std::int64_t other_index = best_index[threadIdx.x + step];
+      const std::int32_t other_index = best_index[threadIdx.x + step];
       if (other > best_value[threadIdx.x] ||
           (other == best_value[threadIdx.x] && other_index < best_index[threadIdx.x])) {
         best_value[threadIdx.x] = other;
@@ -210,7 +216,7 @@ __global__ void __launch_bounds__(kSelectThreads)
     }
     __syncthreads();
   }
-  if (threadIdx.x == 0) *at = best_index[0];
+  if (threadIdx.x == 0) indices[blockIdx.x] = finite ? best_index[0] : -1;
 }
 
 }  // namespace
@@ -259,8 +265,10 @@ void gather_origins(Runtime& rt, const Tensor& x, const Tensor& indices, const T
   rt.launched("gathering origins");
 }
 
-void argmax(Runtime& rt, const Tensor& x, std::int64_t* at) {
-  argmax_kernel<<<1, kSelectThreads, 0, rt.stream()>>>(x.data<float>(), x.elements(), at);
+void argmax(Runtime& rt, const Tensor& x, const Tensor& indices) {
+  if (x.dim(0) == 0) return;
+  argmax_kernel<<<static_cast<unsigned>(x.dim(0)), kSelectThreads, 0, rt.stream()>>>(
+      x.data<float>(), x.dim(1), x.stride(0), indices.data<std::int32_t>());
   rt.launched("the likeliest token");
 }
 

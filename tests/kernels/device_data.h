@@ -100,4 +100,10 @@ inline std::vector<std::int32_t> ints_in(Device& device, const Tensor& t) {
   return out;
 }
 
+inline std::vector<std::int32_t> argmax_of(Device& device, const Tensor& x) {
+  const Tensor indices = empty_tensor(device, ElementType::kI32, {x.dim(0)});
+  device.argmax(x, indices);
+  return ints_in(device, indices);
+}
+
 }  // namespace finchkv::testing

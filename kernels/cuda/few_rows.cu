@@ -1,0 +1,216 @@
+// A few rows of bf16 against W [out, in]: decoding. Bytes: W once, 2 in out (1 in 8 bits); everything else is small.
+//
+// On the tensor cores, with W as the left side: a piece of 16 outputs takes up to 32 rows of x at once, so one reading
+// of W serves them all. A lane loads 16 bytes of two outputs, neighbours along k; which of the products' k a value
+// takes is free as long as x goes the same way, so no shuffling is needed. 8-bit weights (e4m3, a scale per output)
+// become bf16 on the way, which is exact. The warps of a block share k out among them
+// and add up in a fixed order; a row's sum has the same order whatever the number of rows. The first loads of W are
+// under way before the kernel that makes x has ended.
+#include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/ops.h"
+#include "kernels/cuda/tensor_core.cuh"
+
+namespace finchkv::kernels::cuda {
+namespace {
+
+constexpr int kWarps = 8;
+constexpr int kThreads = kWarps * 32;
+constexpr int kTile = 16;  // outputs of a piece
+
+using E4m3 = std::uint8_t;
+
+template <typename T>
+constexpr int kWide = 16 / static_cast<int>(sizeof(T));  // weights that a lane loads at once
+template <typename T>
+constexpr int kStep = 4 * kWide<T>;  // of k, that a warp loads at once
+
+struct Args {
+  const Bf16* x;
+  const void* w;
+  const float* scales;  // of 8-bit outputs
+  void* y;
+  std::int64_t n, out, in, x_stride, y_stride;
+  bool accumulate;
+};
+
+__device__ __forceinline__ uint4 load_once(const void* from) {
+  uint4 to;
+  asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(to.x), "=r"(to.y), "=r"(to.z), "=r"(to.w)
+               : "l"(from));
+  return to;
+}
+
+// Four weights as two pairs of bf16.
+__device__ __forceinline__ void widen(const uint4& from, int at, std::uint32_t& low, std::uint32_t& high, Bf16) {
+  low = at == 0 ? from.x : from.z;
+  high = at == 0 ? from.y : from.w;
+}
+// e4m3's exponent and mantissa, moved to their places in bf16, are 2^-120 times the value, subnormal ones too.
+__device__ __forceinline__ std::uint32_t widen_pair(std::uint32_t bytes_in_high_halves) {
+  const std::uint32_t bits = (bytes_in_high_halves & 0x80008000U) | (bytes_in_high_halves >> 4 & 0x07f007f0U);
+  const __nv_bfloat162 up = __hmul2(*reinterpret_cast<const __nv_bfloat162*>(&bits),
+                                    __nv_bfloat162{__ushort_as_bfloat16(0x7b80), __ushort_as_bfloat16(0x7b80)});
+  return *reinterpret_cast<const std::uint32_t*>(&up);
+}
+__device__ __forceinline__ void widen(const uint4& from, int at, std::uint32_t& low, std::uint32_t& high, E4m3) {
+  const std::uint32_t four = at == 0 ? from.x : at == 1 ? from.y : at == 2 ? from.z : from.w;
+  low = widen_pair(__byte_perm(four, 0, 0x1404));
+  high = widen_pair(__byte_perm(four, 0, 0x3424));
+}
+
+// kPieces of 16 outputs (gated: 8 of gate and the same 8 of up) by kColumns times 8 rows of x.
+template <typename T, int kPieces, int kColumns, bool kGated>
+__global__ void __launch_bounds__(kThreads, 2) few_rows_kernel(const __grid_constant__ Args args) {
+  constexpr int kVectors = kWide<T> / 8;  // 16 bytes of x that go with 16 bytes of W
+  constexpr int kDeep = kColumns * kVectors > 4 ? 1 : 4 / kPieces;  // steps that are loaded together
+  constexpr int kOutputs = kGated ? kTile / 2 : kTile;  // of a piece
+  __shared__ float shares[kWarps][kPieces][kColumns * 8][kTile + 1];
+  start_next();
+  const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
+  const int quad = lane / 4, part = lane % 4 * kWide<T>;
+  const std::int64_t first = static_cast<std::int64_t>(blockIdx.x) * (kPieces * kOutputs);
+  const std::int64_t outputs = kGated ? args.out / 2 : args.out;
+  const T* rows[kPieces][2];
+#pragma unroll
+  for (int p = 0; p < kPieces; ++p) {
+    const std::int64_t low = min(first + p * kOutputs + quad, outputs - 1);
+    const std::int64_t high = kGated ? outputs + low : min(first + p * kOutputs + quad + 8, outputs - 1);
+    rows[p][0] = static_cast<const T*>(args.w) + low * args.in + part;
+    rows[p][1] = static_cast<const T*>(args.w) + high * args.in + part;
+  }
+  const std::int64_t steps = args.in / kStep<T>, share = (steps + kWarps - 1) / kWarps;
+  const std::int64_t begin = min(warp * share, steps), end = min(begin + share, steps);
+  uint4 weights[kDeep][kPieces][2];
+  const auto load = [&](std::int64_t step) {
+#pragma unroll
+    for (int u = 0; u < kDeep; ++u) {
+      if (step + u >= end) continue;
+#pragma unroll
+      for (int p = 0; p < kPieces; ++p) {
+        weights[u][p][0] = load_once(rows[p][0] + (step + u) * kStep<T>);
+        weights[u][p][1] = load_once(rows[p][1] + (step + u) * kStep<T>);
+      }
+    }
+  };
+  load(begin);
+  wait_for_inputs();
+
+  float sum[kPieces][kColumns][4] = {};
+  for (std::int64_t step = begin; step < end; step += kDeep) {
+    uint4 now[kDeep][kPieces][2];
+    uint4 x[kDeep][kColumns][kVectors];
+#pragma unroll
+    for (int u = 0; u < kDeep; ++u) {
+#pragma unroll
+      for (int p = 0; p < kPieces; ++p) {
+        now[u][p][0] = weights[u][p][0];
+        now[u][p][1] = weights[u][p][1];
+      }
+    }
+    load(step + kDeep);
+#pragma unroll
+    for (int u = 0; u < kDeep; ++u) {
+#pragma unroll
+      for (int c = 0; c < kColumns; ++c) {
+        const std::int64_t row = c * 8 + quad;
+        const auto* from = reinterpret_cast<const uint4*>(args.x + row * args.x_stride + (step + u) * kStep<T> + part);
+#pragma unroll
+        for (int i = 0; i < kVectors; ++i) x[u][c][i] = step + u < end && row < args.n ? from[i] : uint4{};
+      }
+    }
+#pragma unroll
+    for (int u = 0; u < kDeep; ++u) {
+      if (step + u >= end) continue;  // the same for the whole warp
+#pragma unroll
+      for (int p = 0; p < kPieces; ++p) {
+#pragma unroll
+        for (int i = 0; i < 2 * kVectors; ++i) {  // four weights of each of the two outputs
+          std::uint32_t a[4];
+          widen(now[u][p][0], i, a[0], a[2], T{});
+          widen(now[u][p][1], i, a[1], a[3], T{});
+#pragma unroll
+          for (int c = 0; c < kColumns; ++c) {
+            const uint4& right = x[u][c][i / 2];
+            mma(sum[p][c], a, i % 2 == 0 ? right.x : right.z, i % 2 == 0 ? right.y : right.w);
+          }
+        }
+      }
+    }
+  }
+#pragma unroll
+  for (int p = 0; p < kPieces; ++p) {
+#pragma unroll
+    for (int c = 0; c < kColumns; ++c) {
+      const int row = c * 8 + lane % 4 * 2;
+      shares[warp][p][row][quad] = sum[p][c][0];
+      shares[warp][p][row + 1][quad] = sum[p][c][1];
+      shares[warp][p][row][quad + 8] = sum[p][c][2];
+      shares[warp][p][row + 1][quad + 8] = sum[p][c][3];
+    }
+  }
+  __syncthreads();
+  const auto whole = [&](int piece, int row, int at, std::int64_t output) {
+    float all = 0;
+#pragma unroll
+    for (int other = 0; other < kWarps; ++other) all += shares[other][piece][row][at];
+    return sizeof(T) == 1 ? all * args.scales[output] : all;
+  };
+  for (int i = static_cast<int>(threadIdx.x); i < kPieces * kOutputs * kColumns * 8; i += kThreads) {
+    const int at = i % kOutputs, piece = i / kOutputs % kPieces, row = i / (kOutputs * kPieces);
+    const std::int64_t output = first + piece * kOutputs + at;
+    if (row >= args.n || output >= outputs) continue;
+    if constexpr (kGated) {
+      const float gate = whole(piece, row, at, output), up = whole(piece, row, at + 8, outputs + output);
+      static_cast<Bf16*>(args.y)[row * args.y_stride + output] = from_f32<Bf16>(gate / (1.0F + __expf(-gate)) * up);
+    } else {
+      float* to = static_cast<float*>(args.y) + row * args.y_stride + output;
+      const float value = whole(piece, row, at, output);
+      *to = args.accumulate ? *to + value : value;
+    }
+  }
+}
+
+template <typename T, int kPieces, int kColumns, bool kGated>
+void launch(Runtime& rt, const Args& args) {
+  constexpr std::int64_t kOutputs = kPieces * (kGated ? kTile / 2 : kTile);
+  const std::int64_t outputs = kGated ? args.out / 2 : args.out;
+  launch_early(rt, "a product of few rows", few_rows_kernel<T, kPieces, kColumns, kGated>,
+               dim3(static_cast<unsigned>((outputs + kOutputs - 1) / kOutputs)), kThreads, args);
+}
+
+// More rows of x take more outputs at once, so that reading x does not cost more than reading W.
+template <typename T, bool kGated>
+void choose(Runtime& rt, const Args& args) {
+  if (args.n <= 8) return launch<T, 1, 1, kGated>(rt, args);
+  if (args.n <= 16) return launch<T, 2, 2, kGated>(rt, args);
+  launch<T, 2, 4, kGated>(rt, args);
+}
+
+template <bool kGated>
+void start(Runtime& rt, const Tensor& x, const WeightView& w, const Tensor& y, bool accumulate) {
+  const Args args{x.data<Bf16>(), w.data,      w.scales,    y.data(),   x.dim(0), w.out, w.in,
+                  x.stride(0),    y.stride(0), accumulate};
+  if (w.scales == nullptr)
+    choose<Bf16, kGated>(rt, args);
+  else
+    choose<E4m3, kGated>(rt, args);
+}
+
+}  // namespace
+
+bool few_rows_takes(const Tensor& x, const WeightView& w) {
+  const int step = w.scales == nullptr ? kStep<Bf16> : kStep<E4m3>;
+  return x.type() == ElementType::kBF16 && x.dim(0) <= kFewRows && w.in % step == 0 && rows_aligned(x) &&
+         reinterpret_cast<std::uintptr_t>(w.data) % 16 == 0;
+}
+
+void few_rows(Runtime& rt, const Tensor& x, const WeightView& w, const Tensor& y, bool accumulate) {
+  start<false>(rt, x, w, y, accumulate);
+}
+
+void few_rows_swiglu(Runtime& rt, const Tensor& x, const WeightView& w, const Tensor& y) {
+  start<true>(rt, x, w, y, false);
+}
+
+}  // namespace finchkv::kernels::cuda
