@@ -2,7 +2,7 @@
 //
 // usage: bench_compress [--shape llama-3.1-8b] [--doc 32768] [--chunk 4096] [--keep 2048] [--prompt 64]
 //                       [--policy finch] [--compute bf16|fp8] [--attention cudnn|own] [--repeat 3] [--store DIR]
-//                       [--profile-after N] [--help]
+//                       [--profile-after N] [--read-threads 8] [--help]
 // Prints one JSON object. `gemm_s` and `attention_s` are what this run's own product calls (SwiGLU with them) and
 // attention calls of the same shapes take alone, with every layer's weights in turn; `floor_s` is the matrix work at
 // the rate of a large product of this run. Run it beside the peer script and compare ratios. With --store the set also
@@ -67,6 +67,7 @@ struct Options {
   std::string store;
   std::int64_t doc = 32768, chunk = 4096, keep = 2048, prompt = 64, repeat = 3;
   std::int64_t profile_after = 0;  ///< 0: measure
+  std::int64_t read_threads = 8;
 };
 
 NumericClass class_of(const std::string& compute) {
@@ -261,14 +262,7 @@ double product_rate(Device& device) {
   return 2.0 * kSide * kSide * kSide * kTimes / seconds;
 }
 
-/// From a store whose files are in the page cache: reading and checking alone, and on to the device.
-void reload_from_store(const Options& o, Transformer& model, const finchkv::KvSet& set,
-                       const std::vector<TokenId>& prompt, nlohmann::ordered_json& report) {
-  if (std::filesystem::exists(o.store)) {
-    ok_or_exit(finchkv::Status::invalid_argument(o.store + " is there: name a new folder"));
-  }
-  const auto host = value_or_exit(finchkv::cache_store::open_rocksdb_store(o.store, {.read_threads = 8}));
-  const auto view = value_or_exit(host->view({}));
+finchkv::cache_store::PutRequest put_of(const Options& o, const finchkv::KvSet& set, finchkv::DType storage) {
   finchkv::cache_store::PutRequest put;
   put.set = set;
   put.identity.document_hash = finchkv::sha256({});
@@ -278,26 +272,57 @@ void reload_from_store(const Options& o, Transformer& model, const finchkv::KvSe
   put.identity.reader = "chunks";
   put.identity.policy = o.policy;
   put.identity.keep = static_cast<std::uint64_t>(o.keep);
-  put.identity.storage = finchkv::DType::kBF16;
-  const auto id = value_or_exit(view->put(put)).id;
+  put.identity.storage = storage;
+  return put;
+}
+
+DecodeContext reload(const Transformer& model, finchkv::cache_store::Store& store,
+                     const finchkv::cache_store::CacheId& id) {
+  namespace cs = finchkv::cache_store;
+  const auto entry =
+      value_or_exit(store.stream(id, {.form = cs::LayerForm::kStored, .memory = model.device().host_memory()}));
+  const cs::EntryInfo& info = entry->info();
+  const finchkv::model::SetFrame frame{
+      info.shape, info.decoded, info.identity.storage, info.key_form, info.next_position, info.rope, info.n_kept};
+  return value_or_exit(DecodeContext::from_layers(
+      model, frame, [&](std::uint32_t l) { return entry->take(l); }, 256));
+}
+
+/// From a store whose files are in the page cache, in several storage types: reading and checking alone, and on to the
+/// device, verified.
+nlohmann::ordered_json reload_from_store(const Options& o, Transformer& model, const finchkv::KvSet& set,
+                                         const std::vector<TokenId>& prompt) {
+  if (std::filesystem::exists(o.store)) {
+    ok_or_exit(finchkv::Status::invalid_argument(o.store + " is there: name a new folder"));
+  }
+  const auto host = value_or_exit(
+      finchkv::cache_store::open_rocksdb_store(o.store, {.read_threads = static_cast<std::size_t>(o.read_threads)}));
+  const auto view = value_or_exit(host->view({}));
   constexpr std::int64_t kTimes = 9;
   Device& device = model.device();
-  report["store_read_s"] = median_seconds(device, kTimes, [&] { static_cast<void>(value_or_exit(view->get(id))); });
-  const auto to_device = [&] {
-    const auto entry = value_or_exit(view->stream(id));
-    const auto& info = entry->info();
-    const finchkv::model::SetFrame frame{info.shape,         info.decoded, info.key_form,
-                                         info.next_position, info.rope,    info.n_kept};
-    const auto layer = [&](std::uint32_t l) { return entry->layer(l); };
-    return value_or_exit(DecodeContext::from_layers(model, frame, layer, 256));
-  };
-  const double whole = median_seconds(device, kTimes, [&] { static_cast<void>(to_device()); });
-  report["store_to_device_s"] = whole;
-  report["store_to_device_gb_per_s"] = report["set_bytes"].get<double>() / whole / 1e9;
-  report["store_hit_to_first_token_s"] = median_seconds(device, kTimes, [&] {
-    DecodeContext context = to_device();
-    static_cast<void>(value_or_exit(model.forward(prompt, context, LogitRows::kLast)));
-  });
+  nlohmann::ordered_json report;
+  for (const finchkv::DType storage : {finchkv::DType::kBF16, finchkv::DType::kQ8, finchkv::DType::kQ4}) {
+    const auto info = value_or_exit(view->put(put_of(o, set, storage)));
+    nlohmann::ordered_json one;
+    const auto begun = clock_type::now();
+    static_cast<void>(reload(model, *view, info.id));
+    one["first_s"] = seconds_since(begun);  // memory is page-locked
+    one["read_s"] = median_seconds(device, kTimes, [&] {
+      const auto entry = value_or_exit(
+          view->stream(info.id, {.form = finchkv::cache_store::LayerForm::kStored, .memory = device.host_memory()}));
+      for (std::uint32_t l = 0; l < info.shape.n_layers; ++l) static_cast<void>(value_or_exit(entry->take(l)));
+    });
+    const double whole = median_seconds(device, kTimes, [&] { static_cast<void>(reload(model, *view, info.id)); });
+    one["stored_bytes"] = info.stored_bytes;
+    one["to_device_s"] = whole;
+    one["gb_per_s"] = static_cast<double>(info.stored_bytes) / whole / 1e9;
+    one["hit_to_first_token_s"] = median_seconds(device, kTimes, [&] {
+      DecodeContext context = reload(model, *view, info.id);
+      static_cast<void>(value_or_exit(model.forward(prompt, context, LogitRows::kLast)));
+    });
+    report[std::string(finchkv::dtype_name(storage))] = std::move(one);
+  }
+  return report;
 }
 
 constexpr char kAbout[] =
@@ -330,6 +355,7 @@ Options parse(int argc, char** argv) {
       ->check(any);
   app.add_option("--store", o.store, "Also reload from a store in this folder, which is made and removed")
       ->type_name("DIR");
+  app.add_option("--read-threads", o.read_threads, "Threads that read from the store")->type_name("N")->check(any);
   app.add_option("--profile-after", o.profile_after,
                  "Only mark the chunk after so many others for a profiler (bench/compress_profile.h)")
       ->type_name("N")
@@ -425,7 +451,7 @@ int main(int argc, char** argv) {
   report["set_to_device_s"] = reload;
   report["set_to_device_gb_per_s"] = report["set_bytes"].get<double>() / reload / 1e9;
   if (!o.store.empty()) {
-    reload_from_store(o, *model, set, prompt, report);
+    report["store"] = reload_from_store(o, *model, set, prompt);
     std::filesystem::remove_all(o.store);
   }
   report["hit_to_first_token_s"] = median_seconds(*device, 3, [&] {

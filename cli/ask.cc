@@ -190,6 +190,11 @@ Status run_ask(const AskOptions& o, clock::time_point start) {
   report.stored = store != nullptr;
   report.load_model_ms = model.ms();
   if (!score_ids.empty()) {
+    if (asked.entry.set.layers.empty()) {
+      FINCHKV_ASSIGN_OR_RETURN(const engine::Obtained again,
+                               engine::obtain(*prepared, *model, store.get(), weights, on_progress));
+      asked.entry.set = again.set;
+    }
     FINCHKV_ASSIGN_OR_RETURN(report.mean_log_likelihood, score(*model, *prepared, asked.entry.set, score_ids));
     report.scored_tokens = score_ids.size();
   }

@@ -101,20 +101,26 @@ bool may_be_read_again(const Status& status) {
   return status.code() == StatusCode::kNotFound || status.code() == StatusCode::kCorrupt;
 }
 
-// What an answer is decoded from, made while an entry's layers are still on their way. Only where the weights are
-// loaded: loading them can take longer than a reader may hold an entry without using it.
+// What an answer is decoded from, made while an entry's layers are still on their way: each goes to the device as it is
+// stored and is expanded there, so no set of the host's is made. Only where the weights are loaded: loading them can
+// take longer than a reader may hold an entry without using it.
 class EarlyContext {
  public:
   EarlyContext(const Prepared& p, model::Model& model, std::int64_t room) : p_(p), model_(model), room_(room) {}
 
+  [[nodiscard]] bool is_possible() const { return model_.transformer() != nullptr; }
+  [[nodiscard]] cache_store::StreamOptions how() const {
+    return {.form = cache_store::LayerForm::kStored, .memory = model_.transformer()->device().host_memory()};
+  }
+  /// `entry` was opened as how() says.
   Status take(cache_store::EntryStream& entry) {
     drop();
-    if (model_.transformer() == nullptr) return Status::ok();
     FINCHKV_RETURN_IF_ERROR(check_model(p_, model_));
     const cache_store::EntryInfo& info = entry.info();
-    const model::SetFrame frame{info.shape, info.decoded, info.key_form, info.next_position, info.rope, info.n_kept};
+    const model::SetFrame frame{info.shape, info.decoded, info.identity.storage, info.key_form, info.next_position,
+                                info.rope,  info.n_kept};
     auto made = model::DecodeContext::from_layers(
-        *model_.transformer(), frame, [&entry](std::uint32_t layer) { return entry.layer(layer); }, room_);
+        *model_.transformer(), frame, [&entry](std::uint32_t layer) { return entry.take(layer); }, room_);
     FINCHKV_RETURN_IF_ERROR(made.status());
     context_.emplace(*std::move(made));
     return Status::ok();
@@ -136,8 +142,9 @@ class EarlyContext {
 // One entry, whole: not_found and corrupt as the store says. `early` may be null.
 Status load(const Prepared& p, cache_store::Store& store, const cache_store::CacheId& id, EarlyContext* early,
             Obtained& out) {
+  const bool straight = early != nullptr && early->is_possible();
   const auto looked = clock::now();
-  auto entry = store.stream(id);
+  auto entry = store.stream(id, straight ? early->how() : cache_store::StreamOptions{});
   out.ms.lookup += ms_since(looked);
   FINCHKV_RETURN_IF_ERROR(entry.status());
   const auto& n_kept = (*entry)->info().n_kept;
@@ -147,14 +154,20 @@ Status load(const Prepared& p, cache_store::Store& store, const cache_store::Cac
     return Status::corrupt(fmt::format("the entry keeps {} where {} were asked for", longest, p.plan.budget));
   }
   const auto start = clock::now();
-  if (early != nullptr) FINCHKV_RETURN_IF_ERROR(early->take(**entry));
-  Result<KvSet> set = (*entry)->finish();
+  Status loaded = Status::ok();
+  if (straight) {
+    loaded = early->take(**entry);
+  } else {
+    Result<KvSet> set = (*entry)->finish();
+    loaded = set.status();
+    if (set.is_ok()) out.set = *std::move(set);
+  }
   out.ms.reload += ms_since(start);
-  FINCHKV_RETURN_IF_ERROR(set.status());
+  FINCHKV_RETURN_IF_ERROR(loaded);
   out.hit = true;
   out.id = id;
+  out.kept = longest;
   out.stored_bytes = (*entry)->info().stored_bytes;
-  out.set = *std::move(set);
   return Status::ok();
 }
 
@@ -202,6 +215,7 @@ Result<Obtained> obtain_with(const Prepared& p, model::Model& model, cache_store
   }
   if (early != nullptr) early->drop();
   FINCHKV_ASSIGN_OR_RETURN(out.set, read_and_store(p, model, store, replace, weights, progress, out));
+  out.kept = out.set.max_kept();
   return out;
 }
 

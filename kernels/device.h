@@ -17,7 +17,9 @@
 #include <string>
 #include <string_view>
 
+#include "base/host_memory.h"
 #include "base/kvset.h"
+#include "base/quantised.h"
 #include "base/status.h"
 #include "kernels/tensor.h"
 
@@ -82,6 +84,16 @@ class Recording {
   virtual void run() = 0;
 };
 
+/// Keys or values of one layer [KV, n, D] in host memory, as a store lays them out.
+struct StoredTensor {
+  DType layout = DType::kF32;           ///< of q8 and q4 see base/quantised.h; check_quantised() has taken them
+  GroupAxis axis = GroupAxis::kTokens;  ///< of q8 and q4
+  DType decoded = DType::kF32;          ///< what their numbers are rounded to before anything else; else the layout
+  std::span<const std::byte> bytes;     ///< what the layout takes
+  /// Keeps the bytes as long as the device needs them. Null: they stay until synchronize().
+  std::shared_ptr<const void> owner;
+};
+
 /// What a Linear is used for decides which copies a device keeps.
 enum class LinearUse : std::uint8_t {
   kEveryRow,  ///< inside the layers: prefill and decode
@@ -111,6 +123,9 @@ class Device {
   virtual void upload(const void* host, const Tensor& to) = 0;
   virtual void download(const Tensor& from, void* host) = 0;  ///< dense `from`; complete when it returns
   virtual Status synchronize() = 0;                           ///< waits; the first failure since the last call
+
+  /// Host memory that load() reads from at its best. May outlive the device.
+  [[nodiscard]] virtual std::shared_ptr<HostMemory> host_memory() = 0;
 
   // --- weights
   // ------------------------------------------------------------------------------------------------------------
@@ -143,6 +158,10 @@ class Device {
   /// Row i of x rotated to position first_position + i.  x f32 or activations [n, heads, D], y activations [n, heads,
   /// D]; any strides over n and heads. Dimensions past rope.rotary_dims are copied.
   virtual void rotate(const RopeRecord& rope, const Tensor& x, std::int64_t first_position, const Tensor& y) = 0;
+  /// y = stored entries, expanded on the device; entry i rotated to position first_position + i where `rope` is not
+  /// null. The same bits as decoding on the host, then rotate() or copy(). y kv_type [KV, n, D], any strides, D dense.
+  /// Does not wait for the bytes to be read: see StoredTensor::owner.
+  virtual void load(const StoredTensor& from, const RopeRecord* rope, std::int64_t first_position, const Tensor& y) = 0;
   /// Bottom-right causal softmax attention with an online softmax, O(T) memory: row i sees T - n + i + 1 keys.
   /// q activations [n, H, D] rotated; k, v kv_type [KV, T, D], k rotated; out activations [n, H, D];
   /// lse f32 [n, H], the log-sum-exp of scaled logits, or empty.

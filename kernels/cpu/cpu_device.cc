@@ -4,9 +4,11 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <vector>
 
 #include <fmt/format.h>
 
+#include "base/memory_pool.h"
 #include "kernels/cpu/attention.h"
 #include "kernels/cpu/linear.h"
 #include "kernels/cpu/selection.h"
@@ -109,6 +111,9 @@ class CpuDevice final : public Device {
     std::memcpy(host, from.data(), static_cast<std::size_t>(from.elements()) * element_size(from.type()));
   }
   Status synchronize() override { return std::exchange(ws_.failure, Status::ok()); }
+  std::shared_ptr<HostMemory> host_memory() override {
+    return {std::shared_ptr<void>(), &MemoryPool::shared()};  // the process's: nobody owns it
+  }
 
   Result<std::unique_ptr<Linear>> pack_linear(const LinearSource& w, LinearUse use) override {
     FINCHKV_ASSIGN_OR_RETURN(auto packed, CpuLinear::pack(ws_, w, use));
@@ -194,6 +199,17 @@ class CpuDevice final : public Device {
       }
     });
   }
+  void load(const StoredTensor& from, const RopeRecord* rope, std::int64_t first_position, const Tensor& y) override {
+    const DType wide = from.decoded == DType::kBF16 ? DType::kBF16 : DType::kF32;
+    auto made = empty(wide == DType::kBF16 ? ElementType::kBF16 : ElementType::kF32, {y.dim(0), y.dim(1), y.dim(2)});
+    if (!made.is_ok()) {
+      ws_.failure = made.status();
+      return;
+    }
+    widen(from, wide, *made);
+    if (rope == nullptr) return copy(*made, y);
+    rotate(*rope, made->transpose(0, 1), first_position, y.transpose(0, 1));
+  }
   void attention(const Tensor& q, const Tensor& k, const Tensor& v, float scale, const Tensor& out,
                  const Tensor& lse) override {
     cpu::attention(ws_, q, k, v, scale, out, lse);
@@ -248,6 +264,28 @@ class CpuDevice final : public Device {
   }
 
  private:
+  // y dense [KV, n, D] of `to`, f32 or bf16: a head a task.
+  void widen(const StoredTensor& from, DType to, const Tensor& y) {
+    const auto heads = static_cast<std::size_t>(y.dim(0)), elements = static_cast<std::size_t>(y.dim(1) * y.dim(2));
+    if (from.bytes.empty()) return;
+    const QuantisedShape shape{1, static_cast<std::uint64_t>(y.dim(1)), static_cast<std::uint64_t>(y.dim(2))};
+    const std::size_t narrow = from.bytes.size() / heads, wide = elements * element_bytes(to);
+    std::vector<Status> results(heads, Status::ok());
+    ws_.pool.run(y.dim(0), [&](std::int64_t task, int) {
+      const auto h = static_cast<std::size_t>(task);
+      const std::span<const std::byte> in = from.bytes.subspan(h * narrow, narrow);
+      const std::span<std::byte> out(y.data<std::byte>() + h * wide, wide);
+      if (is_quantised(from.layout)) {
+        results[h] = dequantise(from.layout, from.axis, shape, in, to, out);
+      } else {
+        convert_elements(from.layout, in.data(), to, out.data(), elements);
+      }
+    });
+    for (const Status& result : results) {
+      if (!result.is_ok() && ws_.failure.is_ok()) ws_.failure = result;
+    }
+  }
+
   Workspace ws_;
   RopeTables ropes_;
 };

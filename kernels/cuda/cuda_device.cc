@@ -12,6 +12,7 @@
 #include <fmt/format.h>
 
 #include "base/thread_pool.h"
+#include "kernels/cuda/arrivals.h"
 #include "kernels/cuda/attention_cudnn.h"
 #include "kernels/cuda/decode_table.h"
 #include "kernels/cuda/gemm.h"
@@ -39,6 +40,7 @@ class CudaDevice final : public Device {
 
   Status init(int ordinal) {
     FINCHKV_ASSIGN_OR_RETURN(runtime_, Runtime::create(ordinal, pool_));
+    FINCHKV_ASSIGN_OR_RETURN(arrivals_, Arrivals::create(*runtime_, ordinal));
     if (numeric_ == NumericClass::kReference) return Status::ok();
     FINCHKV_ASSIGN_OR_RETURN(gemm_, Gemm::create(*runtime_));
     if (!use_cudnn_) return Status::ok();
@@ -79,7 +81,11 @@ class CudaDevice final : public Device {
     assert(from.is_dense());
     run().download(from.data(), host, static_cast<std::size_t>(from.elements()) * element_size(from.type()));
   }
-  Status synchronize() override { return runtime_->synchronize(); }
+  Status synchronize() override {
+    arrivals_->settle();
+    return runtime_->synchronize();
+  }
+  std::shared_ptr<HostMemory> host_memory() override { return arrivals_->host_memory(); }
 
   Result<std::unique_ptr<Linear>> pack_linear(const LinearSource& w, LinearUse use) override {
     FINCHKV_ASSIGN_OR_RETURN(Tensor rows, upload_rows(run(), pool_, {&w}, kv_type()));
@@ -117,6 +123,15 @@ class CudaDevice final : public Device {
   void rotate(const RopeRecord& rope, const Tensor& x, std::int64_t first_position, const Tensor& y) override {
     const RopeTableView table = rope_table(rope, first_position + x.dim(0));
     if (table.cos != nullptr) cuda::rotate(run(), table, x, first_position, y);
+  }
+  void load(const StoredTensor& from, const RopeRecord* rope, std::int64_t first_position, const Tensor& y) override {
+    RopeTableView table;
+    if (rope != nullptr) {
+      table = rope_table(*rope, first_position + y.dim(1));
+      if (table.cos == nullptr) return;
+    }
+    run();
+    arrivals_->load(from, table, first_position, y);
   }
   void attention(const Tensor& q, const Tensor& k, const Tensor& v, float scale, const Tensor& out,
                  const Tensor& lse) override {
@@ -209,6 +224,7 @@ class CudaDevice final : public Device {
   bool use_cudnn_;
   ThreadPool pool_;  // for making weights ready, and copies on the host
   std::unique_ptr<Runtime> runtime_;
+  std::unique_ptr<Arrivals> arrivals_;
   std::unique_ptr<Gemm> gemm_;
   std::unique_ptr<CudnnAttention> cudnn_;
   RopeTables ropes_;

@@ -36,6 +36,19 @@ struct RopeTableView {
 };
 void rotate(Runtime& rt, const RopeTableView& table, const Tensor& x, std::int64_t first_position, const Tensor& y);
 
+// --- expand.cu
+/// Stored entries of some heads, on the device: where each head begins, and how they lie.
+struct StoredView {
+  const std::uint8_t* data = nullptr;
+  std::int64_t head_bytes = 0;
+  DType layout = DType::kF32;
+  GroupAxis axis = GroupAxis::kTokens;
+  bool to_bf16 = false;  ///< numbers of q8 and q4 are rounded to bf16 first
+};
+/// y [heads, n, D] = the entries, rotated where the table is not empty.
+void expand(Runtime& rt, const StoredView& from, const RopeTableView& table, std::int64_t first_position,
+            const Tensor& y);
+
 // --- gemm_f32.cu: x f32 [n, in], w f32 [out, in], y f32 [n, out].
 void gemm_f32(Runtime& rt, const Tensor& x, const Tensor& w, const Tensor& y, bool accumulate);
 

@@ -14,11 +14,6 @@ __device__ __forceinline__ std::int64_t global_index() {
   return static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x;
 }
 
-// The tables hold every dimension: the first of a pair has its sine negated.
-__device__ __forceinline__ float turned(float x, float partner, float cos, float sin) {
-  return __fmaf_rn(x, cos, partner * sin);
-}
-
 template <typename From, typename To>
 __global__ void __launch_bounds__(kThreads)
     rotate_any(View3<const From> x, View3<To> y, RopeTableView table, std::int64_t first_position, std::int64_t items,

@@ -151,15 +151,15 @@ void Runtime::copy_on_host(void* to, const void* from, std::size_t bytes) {
   });
 }
 
-void Runtime::upload(const void* host, void* device, std::size_t bytes) {
+void Runtime::upload(const void* host, void* device, std::size_t bytes, cudaStream_t on) {
   const auto* from = static_cast<const std::byte*>(host);
   auto* to = static_cast<std::byte*>(device);
   for (std::size_t at = 0; at < bytes && !failed(); at += kSlotBytes) {
     const std::size_t piece = std::min(kSlotBytes, bytes - at);
     StagingSlot& slot = next_slot();
     copy_on_host(slot.memory.get(), from + at, piece);
-    check(cudaMemcpyAsync(to + at, slot.memory.get(), piece, cudaMemcpyHostToDevice, stream()), "a copy to the GPU");
-    check(cudaEventRecord(slot.free.get(), stream()), "a copy to the GPU");
+    check(cudaMemcpyAsync(to + at, slot.memory.get(), piece, cudaMemcpyHostToDevice, on), "a copy to the GPU");
+    check(cudaEventRecord(slot.free.get(), on), "a copy to the GPU");
   }
 }
 

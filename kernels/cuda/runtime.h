@@ -54,7 +54,9 @@ class Runtime {
   [[nodiscard]] std::shared_ptr<void> scratch(std::size_t bytes);
 
   /// `host` may be reused as soon as it returns.
-  void upload(const void* host, void* device, std::size_t bytes);
+  void upload(const void* host, void* device, std::size_t bytes) { upload(host, device, bytes, stream()); }
+  /// The same in the order of another stream.
+  void upload(const void* host, void* device, std::size_t bytes, cudaStream_t on);
   /// Complete when it returns.
   void download(const void* device, void* host, std::size_t bytes);
 

@@ -32,6 +32,7 @@ class FaultyStream final : public EntryStream {
       : inner_(std::move(inner)), failure_(std::move(failure)) {}
   const EntryInfo& info() const override { return inner_->info(); }
   Result<KvLayer> layer(std::uint32_t) override { return failure_; }
+  Result<OwnedLayer> take(std::uint32_t) override { return failure_; }
   Result<KvSet> finish() override { return failure_; }
 
  private:
@@ -52,9 +53,9 @@ class FaultyStore final : public Store {
     if (auto failure = std::exchange(fail_put, std::nullopt)) return *failure;
     return inner_.put(request);
   }
-  Result<std::unique_ptr<EntryStream>> stream(const CacheId& id) override {
+  Result<std::unique_ptr<EntryStream>> stream(const CacheId& id, const StreamOptions& options) override {
     if (auto failure = std::exchange(fail_find, std::nullopt)) return *failure;
-    FINCHKV_ASSIGN_OR_RETURN(auto entry, inner_.stream(id));
+    FINCHKV_ASSIGN_OR_RETURN(auto entry, inner_.stream(id, options));
     if (auto failure = std::exchange(fail_get, std::nullopt)) {
       return std::unique_ptr<EntryStream>(new FaultyStream(std::move(entry), *failure));
     }
@@ -129,6 +130,13 @@ class AskTest : public ::testing::Test {
     return ask(
         *p, *model_, with, [] { return Status::ok(); }, {}, generate);
   }
+  /// What is stored, read without an answer.
+  Obtained found() {
+    const auto p = prepared();
+    auto result = obtain(**p, *model_, memory.get(), [] { return Status::ok(); }, {});
+    EXPECT_TRUE(result.is_ok()) << result.status().to_string();
+    return result.is_ok() ? *std::move(result) : Obtained{};
+  }
   Asked asked(Store* with) {
     auto result = run(with);
     EXPECT_TRUE(result.is_ok()) << result.status().to_string();
@@ -153,7 +161,10 @@ TEST_F(AskTest, MissThenHitGivesTheSameAnswer) {
   EXPECT_TRUE(hit.entry.hit);
   EXPECT_EQ(hit.entry.ms.compress, 0);
   EXPECT_EQ(hit.answer.tokens, miss.answer.tokens);
-  EXPECT_EQ(testing::bytes_of(hit.entry.set), testing::bytes_of(miss.entry.set));
+  EXPECT_TRUE(hit.entry.set.layers.empty()) << "it went straight to the device";
+  EXPECT_EQ(hit.entry.kept, 24U);
+  EXPECT_EQ(miss.entry.kept, 24U);
+  EXPECT_EQ(testing::bytes_of(found().set), testing::bytes_of(miss.entry.set));
   EXPECT_GT(miss.entry.stored_bytes, 0U);
   EXPECT_EQ(hit.entry.stored_bytes, miss.entry.stored_bytes);
   EXPECT_EQ(store->puts, 1);
@@ -314,8 +325,9 @@ TEST_F(AskTest, WithoutAStoreTheAnswerIsTheStoredOne) {
     EXPECT_TRUE(hit.entry.hit);
     const std::string bytes = testing::bytes_of(without.entry.set);
     EXPECT_TRUE(testing::bytes_of(miss.entry.set) == bytes);
-    EXPECT_TRUE(testing::bytes_of(hit.entry.set) == bytes);
-    EXPECT_EQ(hit.entry.set.dtype, without.entry.set.dtype);
+    const Obtained set = found();
+    EXPECT_TRUE(testing::bytes_of(set.set) == bytes);
+    EXPECT_EQ(set.set.dtype, without.entry.set.dtype);
     EXPECT_EQ(miss.answer.tokens, without.answer.tokens);
     EXPECT_EQ(hit.answer.tokens, without.answer.tokens);
     if (dtype == DType::kF32) f32 = bytes;
