@@ -121,6 +121,10 @@ Result<kernels::DecodeSlot> DecodeContext::slot(std::int64_t index) const {
   return kernels::DecodeSlot{layer.keys, layer.values, layer.kept + layer.appended, base_ + layer.appended};
 }
 
+void DecodeContext::rewind(std::int64_t appended) {
+  for (Layer& layer : layers_) layer.appended = std::min(layer.appended, appended);
+}
+
 Status DecodeContext::attend(std::int64_t index, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& out) {
   Layer& layer = layers_[static_cast<std::size_t>(index)];
   kernels::Device& dev = model_->device();

@@ -51,6 +51,9 @@ class DecodeContext final : public AttentionContext {
   /// What was appended to `layer` by a decode_attention() over slot().
   void advance(std::int64_t layer) { ++layers_[static_cast<std::size_t>(layer)].appended; }
 
+  /// Forgets what was appended after the first `appended` tokens, in all layers, also when a pass failed half-way.
+  void rewind(std::int64_t appended);
+
   [[nodiscard]] std::int64_t appended() const { return layers_.empty() ? 0 : layers_.back().appended; }
   [[nodiscard]] std::int64_t position() const { return base_ + appended(); }  ///< of the next token
   [[nodiscard]] std::int64_t room() const { return append_capacity_ - appended(); }

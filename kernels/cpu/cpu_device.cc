@@ -10,6 +10,7 @@
 #include "kernels/cpu/linear.h"
 #include "kernels/cpu/selection.h"
 #include "kernels/cpu/simd.h"
+#include "kernels/cpu/tensor_memory.h"
 #include "kernels/cpu/workspace.h"
 #include "kernels/device.h"
 #include "kernels/rope.h"
@@ -57,7 +58,8 @@ Tensor as_rank3(const Tensor& x) { return x.rank() == 3 ? x : x.split_last(1, x.
 
 class CpuDevice final : public Device {
  public:
-  CpuDevice(const CpuOptions& o, ElementType activation) : ws_(o.threads, activation, o.numeric_class) {}
+  CpuDevice(const CpuOptions& o, ElementType activation)
+      : ws_(o.threads, activation, o.numeric_class), memory_(o.memory_limit) {}
 
   std::string_view kind() const override { return "cpu"; }
   std::string description() const override {
@@ -81,9 +83,8 @@ class CpuDevice final : public Device {
         return Status::resource_exhausted("no memory for a tensor of more bytes than there are addresses");
       }
     }
-    auto data = allocate_shared_bytes(bytes);
-    if (!data) return Status::resource_exhausted(fmt::format("no memory for a tensor of {} bytes", bytes));
-    return Tensor(std::shared_ptr<void>(data), type, shape);
+    FINCHKV_ASSIGN_OR_RETURN(auto data, memory_.take(bytes));
+    return Tensor(std::move(data), type, shape);
   }
   void upload(const void* host, const Tensor& to) override {
     assert(to.is_dense());
@@ -94,6 +95,7 @@ class CpuDevice final : public Device {
     std::memcpy(host, from.data(), static_cast<std::size_t>(from.elements()) * element_size(from.type()));
   }
   Status synchronize() override { return std::exchange(ws_.failure, Status::ok()); }
+  std::size_t free_memory() override { return memory_.free_bytes(); }
 
   Result<std::unique_ptr<Linear>> pack_linear(const LinearSource& w, LinearUse use) override {
     FINCHKV_ASSIGN_OR_RETURN(auto packed, CpuLinear::pack(ws_, w, use));
@@ -226,6 +228,7 @@ class CpuDevice final : public Device {
 
  private:
   Workspace ws_;
+  TensorMemory memory_;
   RopeTables ropes_;
   Tensor decode_q_;  // [1, H, D] scratch
 };
