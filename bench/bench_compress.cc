@@ -3,10 +3,13 @@
 // usage: bench_compress [--shape llama-3.1-8b] [--doc 32768] [--chunk 4096] [--keep 2048] [--prompt 64]
 //                       [--policy finch] [--compute bf16|fp8] [--attention cudnn|own] [--repeat 3] [--store DIR]
 //                       [--profile-after N] [--read-threads 8] [--help]
+//        bench_compress --documents N [--doc L] [--mixed] [--rows 8192] ...
 // Prints one JSON object. `gemm_s` and `attention_s` are what this run's own product calls (SwiGLU with them) and
 // attention calls of the same shapes take alone, with every layer's weights in turn; `floor_s` is the matrix work at
 // the rate of a large product of this run. Run it beside the peer script and compare ratios. With --store the set also
 // goes into a store in DIR, a folder that is made and removed, and from there to the device, verified.
+// With --documents N, one document of N * L tokens is compared with N documents of L tokens read together (--mixed 1:
+// of L / N to 2 L), each keeping its share of --keep, up to --rows rows in a pass; nothing else is measured then.
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -25,6 +28,7 @@
 #include "base/digest.h"
 #include "bench/compress_profile.h"
 #include "cache_store/rocksdb_store.h"
+#include "compressor/batch_reader.h"
 #include "compressor/reader.h"
 #include "kernels/cuda/cuda_device.h"
 #include "model/decode_batch.h"
@@ -68,6 +72,8 @@ struct Options {
   std::int64_t doc = 32768, chunk = 4096, keep = 2048, prompt = 64, repeat = 3;
   std::int64_t profile_after = 0;  ///< 0: measure
   std::int64_t read_threads = 8;
+  std::int64_t documents = 0, rows = finchkv::compressor::BatchOptions{}.rows;
+  bool mixed = false;
 };
 
 NumericClass class_of(const std::string& compute) {
@@ -325,6 +331,68 @@ nlohmann::ordered_json reload_from_store(const Options& o, Transformer& model, c
   return report;
 }
 
+/// Seconds of reading all plans together, sets on the host included: the first time, then the median of `repeat`.
+std::pair<double, double> seconds_together(const std::vector<finchkv::compressor::Plan>& plans, Transformer& model,
+                                           const Options& o) {
+  const auto once = [&] {
+    const auto start = clock_type::now();
+    finchkv::compressor::read_documents(
+        plans, model, {.rows = o.rows},
+        [](std::size_t, finchkv::Result<finchkv::compressor::ReadResult> r) { ok_or_exit(r.status()); });
+    return seconds_since(start);
+  };
+  const double first = once();
+  std::vector<double> seconds;
+  for (std::int64_t i = 0; i < std::max<std::int64_t>(1, o.repeat); ++i) seconds.push_back(once());
+  std::sort(seconds.begin(), seconds.end());
+  return {first, seconds[seconds.size() / 2]};
+}
+
+/// One long document, then its tokens as many documents together.
+void compare_documents(const Options& o, Transformer& model, nlohmann::ordered_json& report) {
+  const std::int64_t all = o.documents * o.doc, vocab = model.config().vocab;
+  const auto tokens = ids(all, vocab), prompt = ids(o.prompt, vocab);
+  const auto plan_of = [&](std::int64_t first, std::int64_t n) {
+    finchkv::compressor::ReadRequest request;
+    request.document = std::span(tokens).subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(n));
+    request.prompt = prompt;
+    request.policy = o.policy;
+    request.keep = std::max<std::int64_t>(1, o.keep * n / all);
+    request.chunk = o.chunk;
+    return value_or_exit(finchkv::compressor::resolve_plan(request, model.config()));
+  };
+  std::vector<finchkv::compressor::Plan> many;
+  for (std::int64_t i = 0, first = 0; i < o.documents; ++i) {
+    const std::int64_t n = o.mixed ? (2 * i + 1) * o.doc / o.documents : o.doc;
+    if (n == 0) continue;
+    many.push_back(plan_of(first, n));
+    first += n;
+  }
+  std::int64_t read = 0;
+  for (const auto& plan : many) read += static_cast<std::int64_t>(plan.document.size());
+  namespace cuda = finchkv::kernels::cuda;
+  const auto rate = [](std::int64_t n, double seconds) { return static_cast<double>(n) / seconds; };
+  report["documents"] = many.size();
+  report["rows"] = o.rows;
+  const auto [first_alone, alone] = seconds_together({plan_of(0, all)}, model, o);
+  report["first_one_document_s"] = first_alone;  // plans are made
+  report["one_document_s"] = alone;
+  report["one_document_tokens_per_s"] = rate(all, alone);
+  cuda::reset_peak(model.device());
+  const auto before = cuda::peak_bytes(model.device());
+  const auto [first, together] = seconds_together(many, model, o);
+  report["first_together_s"] = first;
+  report["together_s"] = together;
+  report["together_tokens_per_s"] = rate(read, together);
+  report["together_over_one"] = rate(read, together) / rate(all, alone);
+  report["one_after_the_other_s"] = [&] {
+    const auto start = clock_type::now();
+    for (const auto& plan : many) static_cast<void>(value_or_exit(finchkv::compressor::read_document(plan, model)));
+    return seconds_since(start);
+  }();
+  report["peak_above_gb"] = static_cast<double>(cuda::peak_bytes(model.device()) - before) / 1e9;
+}
+
 constexpr char kAbout[] =
     "Compression, decoding and reload at a large model's shape on a GPU, with random weights made there; prints one\n"
     "JSON object. Shapes: llama-3.1-8b, llama-3.2-1b, and llama-3.1-70b-per-gpu, what one of eight GPUs holds that "
@@ -355,6 +423,11 @@ Options parse(int argc, char** argv) {
       ->check(any);
   app.add_option("--store", o.store, "Also reload from a store in this folder, which is made and removed")
       ->type_name("DIR");
+  app.add_option("--documents", o.documents, "Compare one document with so many of --doc tokens read together")
+      ->type_name("N")
+      ->check(any);
+  app.add_flag("--mixed", o.mixed, "Those documents have different lengths");
+  app.add_option("--rows", o.rows, "Rows of a pass over several documents")->type_name("N")->check(any);
   app.add_option("--read-threads", o.read_threads, "Threads that read from the store")->type_name("N")->check(any);
   app.add_option("--profile-after", o.profile_after,
                  "Only mark the chunk after so many others for a profiler (bench/compress_profile.h)")
@@ -389,6 +462,11 @@ int main(int argc, char** argv) {
   const double rate = product_rate(*device);
   const auto model = value_or_exit(Transformer::create(config, random_weights(*device, config), device));
   ok_or_exit(device->synchronize());
+  if (o.documents > 0) {
+    compare_documents(o, *model, report);
+    std::printf("%s\n", report.dump(1).c_str());
+    return 0;
+  }
 
   const auto document = ids(o.doc, config.vocab), prompt = ids(o.prompt, config.vocab);
   finchkv::compressor::ReadRequest request;

@@ -123,6 +123,8 @@ class Device {
   virtual void upload(const void* host, const Tensor& to) = 0;
   virtual void download(const Tensor& from, void* host) = 0;  ///< dense `from`; complete when it returns
   virtual Status synchronize() = 0;                           ///< waits; the first failure since the last call
+  /// Bytes that may still be taken, as far as one can know: others may take from the same memory at any time.
+  [[nodiscard]] virtual std::size_t free_memory() = 0;
 
   /// Host memory that load() reads from at its best. May outlive the device.
   [[nodiscard]] virtual std::shared_ptr<HostMemory> host_memory() = 0;
@@ -209,6 +211,9 @@ struct CpuOptions {
   NumericClass numeric_class = NumericClass::kFast;
   int threads = 0;         ///< 0: one per processor this process may use
   bool allow_bf16 = true;  ///< false: `fast` computes in f32 even where the processor has bf16
+  /// Bytes that tensors may take together; 0: what the machine has. Packed weights and the ops' own scratch come on
+  /// top.
+  std::size_t memory_limit = 0;
 };
 
 [[nodiscard]] Result<std::unique_ptr<Device>> make_cpu_device(const CpuOptions& options);
@@ -219,7 +224,12 @@ struct CudaOptions {
   int threads = 0;  ///< for making weights ready; 0: one per processor this process may use
   /// false: attention by our own kernels alone, which need no plan per shape and are slower on many rows.
   bool cudnn = true;
+  /// Bytes of GPU memory that this device may take, weights included; 0: what the GPU has.
+  std::size_t memory_limit = 0;
 };
+
+/// How many GPUs this process may use; 0 without any, or when built without CUDA.
+[[nodiscard]] int cuda_device_count();
 
 /// unavailable when there is no usable GPU or NVIDIA's libraries are missing, unsupported when built without CUDA.
 [[nodiscard]] Result<std::unique_ptr<Device>> make_cuda_device(const CudaOptions& options);
@@ -231,6 +241,7 @@ struct DeviceOptions {
   DeviceChoice choice = DeviceChoice::kAuto;
   NumericClass numeric_class = NumericClass::kFast;
   int threads = 0;
+  int ordinal = 0;  ///< which GPU, where it is one
 };
 
 [[nodiscard]] Result<std::unique_ptr<Device>> open_device(const DeviceOptions& options);

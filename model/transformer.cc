@@ -94,6 +94,19 @@ const Weights& Transformer::weights() const { return impl_->weights; }
 std::size_t Transformer::weight_bytes() const { return impl_->weights.bytes(); }
 float Transformer::attention_scale() const { return impl_->attention_scale(); }
 
+std::size_t Transformer::missing_bytes(std::int64_t rows) const {
+  const ModelConfig& c = impl_->config;
+  const auto more = static_cast<std::size_t>(std::max<std::int64_t>(0, rows - impl_->many.rows));
+  const std::size_t width = kernels::element_size(impl_->device->activation_type(rows));
+  const auto narrow = static_cast<std::size_t>(c.hidden + c.n_heads * c.head_dim + c.ffn);
+  const auto wide = static_cast<std::size_t>(c.hidden + (c.n_heads + 2 * c.n_kv_heads) * c.head_dim);
+  // A gated product is there as a pair while it is made.
+  const std::size_t pair = static_cast<std::size_t>(rows * 2 * c.ffn) * width;
+  return more * (narrow * width + wide * sizeof(float)) + pair;
+}
+
+void Transformer::release_activations() { impl_->many = {}; }
+
 Result<std::unique_ptr<Transformer>> Transformer::load(std::shared_ptr<const GgufFile> file, const ModelConfig& config,
                                                        std::shared_ptr<kernels::Device> device) {
   auto impl = std::make_unique<Impl>();

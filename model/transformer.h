@@ -56,6 +56,10 @@ class Transformer {
   [[nodiscard]] const Weights& weights() const;  ///< for benchmarks (model/weights.h)
   [[nodiscard]] std::size_t weight_bytes() const;
   [[nodiscard]] float attention_scale() const;  ///< 1 / sqrt(head_dim)
+  /// Device memory that a pass of so many rows takes beyond what earlier passes left for it.
+  [[nodiscard]] std::size_t missing_bytes(std::int64_t rows) const;
+  /// Gives back what is kept between passes of several rows; the next one takes it again.
+  void release_activations();
 
   /// Runs the tokens through all layers. Logits f32 [rows, vocab] on the host: none, the last row's, or all rows'.
   /// invalid_argument for ids outside the vocabulary; corrupt when logits are not finite; resource_exhausted.

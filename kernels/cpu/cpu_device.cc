@@ -13,6 +13,7 @@
 #include "kernels/cpu/linear.h"
 #include "kernels/cpu/selection.h"
 #include "kernels/cpu/simd.h"
+#include "kernels/cpu/tensor_memory.h"
 #include "kernels/cpu/workspace.h"
 #include "kernels/device.h"
 #include "kernels/recording.h"
@@ -73,7 +74,8 @@ class CpuDecodeTable final : public DecodeTable {
 
 class CpuDevice final : public Device {
  public:
-  CpuDevice(const CpuOptions& o, ElementType activation) : ws_(o.threads, activation, o.numeric_class) {}
+  CpuDevice(const CpuOptions& o, ElementType activation)
+      : ws_(o.threads, activation, o.numeric_class), memory_(o.memory_limit) {}
 
   std::string_view kind() const override { return "cpu"; }
   std::string description() const override {
@@ -98,9 +100,8 @@ class CpuDevice final : public Device {
         return Status::resource_exhausted("no memory for a tensor of more bytes than there are addresses");
       }
     }
-    auto data = allocate_shared_bytes(bytes);
-    if (!data) return Status::resource_exhausted(fmt::format("no memory for a tensor of {} bytes", bytes));
-    return Tensor(std::shared_ptr<void>(data), type, shape);
+    FINCHKV_ASSIGN_OR_RETURN(auto data, memory_.take(bytes));
+    return Tensor(std::move(data), type, shape);
   }
   void upload(const void* host, const Tensor& to) override {
     assert(to.is_dense());
@@ -114,6 +115,7 @@ class CpuDevice final : public Device {
   std::shared_ptr<HostMemory> host_memory() override {
     return {std::shared_ptr<void>(), &MemoryPool::shared()};  // the process's: nobody owns it
   }
+  std::size_t free_memory() override { return memory_.free_bytes(); }
 
   Result<std::unique_ptr<Linear>> pack_linear(const LinearSource& w, LinearUse use) override {
     FINCHKV_ASSIGN_OR_RETURN(auto packed, CpuLinear::pack(ws_, w, use));
@@ -287,6 +289,7 @@ class CpuDevice final : public Device {
   }
 
   Workspace ws_;
+  TensorMemory memory_;
   RopeTables ropes_;
 };
 

@@ -38,8 +38,8 @@ class CudaDevice final : public Device {
         use_cudnn_(options.cudnn),
         pool_(options.threads) {}
 
-  Status init(int ordinal) {
-    FINCHKV_ASSIGN_OR_RETURN(runtime_, Runtime::create(ordinal, pool_));
+  Status init(int ordinal, std::size_t memory_limit) {
+    FINCHKV_ASSIGN_OR_RETURN(runtime_, Runtime::create(ordinal, pool_, memory_limit));
     FINCHKV_ASSIGN_OR_RETURN(arrivals_, Arrivals::create(*runtime_, ordinal));
     if (numeric_ == NumericClass::kReference) return Status::ok();
     FINCHKV_ASSIGN_OR_RETURN(gemm_, Gemm::create(*runtime_));
@@ -86,6 +86,7 @@ class CudaDevice final : public Device {
     return runtime_->synchronize();
   }
   std::shared_ptr<HostMemory> host_memory() override { return arrivals_->host_memory(); }
+  std::size_t free_memory() override { return run().free_bytes(); }
 
   Result<std::unique_ptr<Linear>> pack_linear(const LinearSource& w, LinearUse use) override {
     FINCHKV_ASSIGN_OR_RETURN(Tensor rows, upload_rows(run(), pool_, {&w}, kv_type()));
@@ -268,7 +269,7 @@ Result<std::unique_ptr<Device>> make_cuda_device(const CudaOptions& options) {
         fmt::format("threads is {}; it must be 0 (all processors) or more", options.threads));
   }
   auto device = std::make_unique<cuda::CudaDevice>(options);
-  FINCHKV_RETURN_IF_ERROR(device->init(options.ordinal));
+  FINCHKV_RETURN_IF_ERROR(device->init(options.ordinal, options.memory_limit));
   return std::unique_ptr<Device>(std::move(device));
 }
 

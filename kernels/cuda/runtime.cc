@@ -15,8 +15,9 @@ constexpr std::size_t kTaskBytes = std::size_t{256} << 10;  // of a copy on the 
 
 }  // namespace
 
-Result<std::unique_ptr<Runtime>> Runtime::create(int ordinal, ThreadPool& pool) {
+Result<std::unique_ptr<Runtime>> Runtime::create(int ordinal, ThreadPool& pool, std::size_t memory_limit) {
   std::unique_ptr<Runtime> runtime(new Runtime(pool));
+  if (memory_limit > 0) runtime->memory_limit_ = memory_limit;
   FINCHKV_RETURN_IF_ERROR(runtime->init(ordinal));
   return runtime;
 }
@@ -63,6 +64,10 @@ void Runtime::enter() { check(cudaSetDevice(ordinal_), "choosing the GPU"); }
 
 Result<std::shared_ptr<void>> Runtime::allocate(std::size_t bytes) {
   enter();
+  if (const std::size_t taken = taken_->load(); bytes > memory_limit_ - std::min(taken, memory_limit_)) {
+    return Status::resource_exhausted(
+        fmt::format("no GPU memory for {} bytes more; {} of the {} that may be used are", bytes, taken, memory_limit_));
+  }
   void* memory = nullptr;
   const cudaError_t error = cudaMallocAsync(&memory, std::max<std::size_t>(bytes, 1), stream());
   if (error == cudaErrorMemoryAllocation) {
@@ -73,7 +78,9 @@ Result<std::shared_ptr<void>> Runtime::allocate(std::size_t bytes) {
         fmt::format("no GPU memory for {} bytes more; {} of {} are free", bytes, free, total));
   }
   FINCHKV_RETURN_IF_ERROR(cuda_status(error, "taking GPU memory"));
-  return std::shared_ptr<void>(memory, [stream = stream_, ordinal = ordinal_](void* p) {
+  *taken_ += bytes;
+  return std::shared_ptr<void>(memory, [stream = stream_, ordinal = ordinal_, taken = taken_, bytes](void* p) {
+    *taken -= bytes;
     int current = ordinal;
     static_cast<void>(cudaGetDevice(&current));
     if (current != ordinal) static_cast<void>(cudaSetDevice(ordinal));
@@ -200,6 +207,17 @@ Status Runtime::synchronize() {
   return std::exchange(failure_, Status::ok());
 }
 
+std::size_t Runtime::free_bytes() {
+  enter();
+  std::size_t free = 0, total = 0;
+  static_cast<void>(cudaMemGetInfo(&free, &total));
+  std::uint64_t reserved = 0, used = 0;  // what the pool holds back for the next allocation is free too
+  static_cast<void>(cudaMemPoolGetAttribute(memory_, cudaMemPoolAttrReservedMemCurrent, &reserved));
+  static_cast<void>(cudaMemPoolGetAttribute(memory_, cudaMemPoolAttrUsedMemCurrent, &used));
+  const std::size_t there = free + (reserved > used ? reserved - used : 0);
+  return std::min(there, memory_limit_ - std::min(taken_->load(), memory_limit_));
+}
+
 std::size_t Runtime::peak_bytes() const {
   std::uint64_t bytes = 0;
   static_cast<void>(cudaMemPoolGetAttribute(memory_, cudaMemPoolAttrUsedMemHigh, &bytes));
@@ -212,3 +230,14 @@ void Runtime::reset_peak() {
 }
 
 }  // namespace finchkv::kernels::cuda
+
+namespace finchkv::kernels {
+
+int cuda_device_count() {
+  int count = 0;
+  if (cudaGetDeviceCount(&count) == cudaSuccess) return count;
+  static_cast<void>(cudaGetLastError());
+  return 0;
+}
+
+}  // namespace finchkv::kernels

@@ -5,7 +5,9 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <string>
 #include <vector>
@@ -35,7 +37,8 @@ class CaptureMemory {
 class Runtime {
  public:
   /// `pool` copies to and from page-locked memory; it must outlive the Runtime.
-  static Result<std::unique_ptr<Runtime>> create(int ordinal, ThreadPool& pool);
+  /// `memory_limit`: bytes that may be taken; 0: what the GPU has.
+  static Result<std::unique_ptr<Runtime>> create(int ordinal, ThreadPool& pool, std::size_t memory_limit = 0);
   ~Runtime();
   Runtime(const Runtime&) = delete;
   Runtime& operator=(const Runtime&) = delete;
@@ -68,6 +71,7 @@ class Runtime {
   [[nodiscard]] bool failed() const { return !failure_.is_ok(); }
   Status synchronize();
 
+  [[nodiscard]] std::size_t free_bytes();        ///< not taken, or given back to the pool
   /// From here to end_capture() launches are recorded, and scratch() comes from memory that the recording keeps. False
   /// when that cannot be started; no failure is kept.
   [[nodiscard]] bool begin_capture();
@@ -98,6 +102,8 @@ class Runtime {
   int processors_ = 0;
   int capability_ = 0;
   std::size_t shared_bytes_ = 0;
+  std::size_t memory_limit_ = std::numeric_limits<std::size_t>::max();
+  std::shared_ptr<std::atomic<std::size_t>> taken_ = std::make_shared<std::atomic<std::size_t>>(0);
   std::string name_;
   cudaMemPool_t memory_ = nullptr;  // the device's default pool
   std::shared_ptr<Stream> stream_;
