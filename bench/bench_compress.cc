@@ -2,10 +2,12 @@
 //
 // usage: bench_compress [--shape llama-3.1-8b] [--doc 32768] [--chunk 4096] [--keep 2048] [--prompt 64]
 //                       [--policy finch] [--compute bf16|fp8] [--attention cudnn|own] [--repeat 3] [--store DIR]
+//                       [--lengths 31000,30011]
 // Prints one JSON object. `gemm_s` and `attention_s` are what this run's own product calls (SwiGLU with them) and
 // attention calls of the same shapes take alone, with every layer's weights in turn; `floor_s` is the matrix work at
 // the rate of a large product of this run. Run it beside the peer script and compare ratios. With --store the set also
-// goes into a store in DIR, a folder that is made and removed, and from there to the device, verified.
+// goes into a store in DIR, a folder that is made and removed, and from there to the device, verified. --lengths reads
+// documents of these lengths, each twice: what a length that was never seen costs.
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -15,6 +17,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -61,6 +64,7 @@ struct Options {
   std::string compute = "bf16";
   std::string attention = "cudnn";
   std::string store;
+  std::vector<std::int64_t> lengths;
   std::int64_t doc = 32768, chunk = 4096, keep = 2048, prompt = 64, repeat = 3;
 };
 
@@ -291,6 +295,32 @@ void reload_from_store(const Options& o, Transformer& model, const finchkv::KvSe
   });
 }
 
+/// Seconds from the start to the last pass's end.
+double read_seconds(Transformer& model, const finchkv::compressor::Plan& plan, finchkv::KvSet& set) {
+  const auto start = clock_type::now();
+  double on_device = 0;
+  set = value_or_exit(finchkv::compressor::read_document(plan, model, [&](std::int64_t read, std::int64_t total) {
+          if (read == total) on_device = seconds_since(start);  // every pass ends with a wait
+          return true;
+        })).set;
+  return on_device;
+}
+
+/// Documents of lengths not seen before, each read twice.
+nlohmann::ordered_json read_lengths(const Options& o, Transformer& model, finchkv::compressor::ReadRequest request) {
+  auto all = nlohmann::ordered_json::array();
+  for (const std::int64_t length : o.lengths) {
+    const auto document = ids(length, model.config().vocab);
+    request.document = document;
+    const auto plan = value_or_exit(finchkv::compressor::resolve_plan(request, model.config()));
+    finchkv::KvSet set;
+    const double first = read_seconds(model, plan, set), again = read_seconds(model, plan, set);
+    all.push_back(
+        {{"doc_tokens", length}, {"first_s", first}, {"again_s", again}, {"first_over_again", first / again}});
+  }
+  return all;
+}
+
 Options parse(int argc, char** argv) {
   Options o;
   for (int i = 1; i + 1 < argc; i += 2) {
@@ -304,6 +334,10 @@ Options parse(int argc, char** argv) {
     if (flag == "--chunk") o.chunk = std::atoll(value.c_str());
     if (flag == "--keep") o.keep = std::atoll(value.c_str());
     if (flag == "--prompt") o.prompt = std::atoll(value.c_str());
+    if (flag == "--lengths") {
+      std::stringstream list(value);
+      for (std::string item; std::getline(list, item, ',');) o.lengths.push_back(std::atoll(item.c_str()));
+    }
     if (flag == "--repeat") o.repeat = std::atoll(value.c_str());
   }
   return o;
@@ -343,11 +377,7 @@ int main(int argc, char** argv) {
   const auto weight_bytes = cuda::peak_bytes(*device);
   for (std::int64_t i = 0; i <= o.repeat; ++i) {
     const auto start = clock_type::now();
-    double on_device = 0;
-    set = value_or_exit(finchkv::compressor::read_document(plan, *model, [&](std::int64_t read, std::int64_t total) {
-            if (read == total) on_device = seconds_since(start);  // every pass ends with a wait
-            return true;
-          })).set;
+    const double on_device = read_seconds(*model, plan, set);
     if (i == 0) {
       report["first_compress_s"] = on_device;  // plans are made
       continue;
@@ -371,6 +401,7 @@ int main(int argc, char** argv) {
   report["ratio_to_floor"] = seconds * rate / work;
   report["weights_gb"] = static_cast<double>(weight_bytes) / 1e9;
   report["peak_gb"] = static_cast<double>(cuda::peak_bytes(*device)) / 1e9;
+  if (!o.lengths.empty()) report["lengths"] = read_lengths(o, *model, request);
   const double gemm = gemm_seconds(*model, passes), attention = attention_seconds(*model, passes);
   report["gemm_s"] = gemm;
   report["attention_s"] = attention;

@@ -24,6 +24,15 @@ __device__ __forceinline__ Bf16 from_f32<Bf16>(float x) {
   return __float2bfloat16_rn(x);
 }
 
+/// One-dimensional launches: an item a thread.
+inline constexpr int kItemThreads = 256;
+inline unsigned item_blocks(std::int64_t items) {
+  return static_cast<unsigned>((items + kItemThreads - 1) / kItemThreads);
+}
+__device__ __forceinline__ std::int64_t global_index() {
+  return static_cast<std::int64_t>(blockIdx.x) * kItemThreads + threadIdx.x;
+}
+
 /// N elements that travel in one or two accesses of 16 bytes.
 template <typename T, int N>
 struct alignas(sizeof(T) * N < 16 ? sizeof(T) * N : 16) Pack {
