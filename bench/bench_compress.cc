@@ -2,14 +2,15 @@
 //
 // usage: bench_compress [--shape llama-3.1-8b] [--doc 32768] [--chunk 4096] [--keep 2048] [--prompt 64]
 //                       [--policy finch] [--compute bf16|fp8] [--attention cudnn|own] [--repeat 3] [--store DIR]
-//                       [--profile-after N] [--read-threads 8] [--help]
+//                       [--lengths 31000,30011] [--profile-after N] [--read-threads 8] [--help]
 //        bench_compress --documents N [--doc L] [--mixed] [--rows 8192] ...
 // Prints one JSON object. `gemm_s` and `attention_s` are what this run's own product calls (SwiGLU with them) and
 // attention calls of the same shapes take alone, with every layer's weights in turn; `floor_s` is the matrix work at
 // the rate of a large product of this run. Run it beside the peer script and compare ratios. With --store the set also
-// goes into a store in DIR, a folder that is made and removed, and from there to the device, verified.
-// With --documents N, one document of N * L tokens is compared with N documents of L tokens read together (--mixed 1:
-// of L / N to 2 L), each keeping its share of --keep, up to --rows rows in a pass; nothing else is measured then.
+// goes into a store in DIR, a folder that is made and removed, and from there to the device, verified. --lengths reads
+// documents of these lengths, each twice: what a length that was never seen costs. With --documents N, one document of
+// N * L tokens is compared with N documents of L tokens read together (--mixed: of L / N to 2 L), each keeping its
+// share of --keep, up to --rows rows in a pass; nothing else is measured then.
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -19,6 +20,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -69,6 +71,7 @@ struct Options {
   std::string compute = "bf16";
   std::string attention = "cudnn";
   std::string store;
+  std::vector<std::int64_t> lengths;
   std::int64_t doc = 32768, chunk = 4096, keep = 2048, prompt = 64, repeat = 3;
   std::int64_t profile_after = 0;  ///< 0: measure
   std::int64_t read_threads = 8;
@@ -393,6 +396,32 @@ void compare_documents(const Options& o, Transformer& model, nlohmann::ordered_j
   report["peak_above_gb"] = static_cast<double>(cuda::peak_bytes(model.device()) - before) / 1e9;
 }
 
+/// Seconds from the start to the last pass's end.
+double read_seconds(Transformer& model, const finchkv::compressor::Plan& plan, finchkv::KvSet& set) {
+  const auto start = clock_type::now();
+  double on_device = 0;
+  set = value_or_exit(finchkv::compressor::read_document(plan, model, [&](std::int64_t read, std::int64_t total) {
+          if (read == total) on_device = seconds_since(start);  // every pass ends with a wait
+          return true;
+        })).set;
+  return on_device;
+}
+
+/// Documents of lengths not seen before, each read twice.
+nlohmann::ordered_json read_lengths(const Options& o, Transformer& model, finchkv::compressor::ReadRequest request) {
+  auto all = nlohmann::ordered_json::array();
+  for (const std::int64_t length : o.lengths) {
+    const auto document = ids(length, model.config().vocab);
+    request.document = document;
+    const auto plan = value_or_exit(finchkv::compressor::resolve_plan(request, model.config()));
+    finchkv::KvSet set;
+    const double first = read_seconds(model, plan, set), again = read_seconds(model, plan, set);
+    all.push_back(
+        {{"doc_tokens", length}, {"first_s", first}, {"again_s", again}, {"first_over_again", first / again}});
+  }
+  return all;
+}
+
 constexpr char kAbout[] =
     "Compression, decoding and reload at a large model's shape on a GPU, with random weights made there; prints one\n"
     "JSON object. Shapes: llama-3.1-8b, llama-3.2-1b, and llama-3.1-70b-per-gpu, what one of eight GPUs holds that "
@@ -428,6 +457,9 @@ Options parse(int argc, char** argv) {
       ->check(any);
   app.add_flag("--mixed", o.mixed, "Those documents have different lengths");
   app.add_option("--rows", o.rows, "Rows of a pass over several documents")->type_name("N")->check(any);
+  app.add_option("--lengths", o.lengths, "Also documents of these lengths, each read twice")
+      ->type_name("N,N,...")
+      ->delimiter(',');
   app.add_option("--read-threads", o.read_threads, "Threads that read from the store")->type_name("N")->check(any);
   app.add_option("--profile-after", o.profile_after,
                  "Only mark the chunk after so many others for a profiler (bench/compress_profile.h)")
@@ -490,11 +522,7 @@ int main(int argc, char** argv) {
   const auto weight_bytes = cuda::peak_bytes(*device);
   for (std::int64_t i = 0; i <= o.repeat; ++i) {
     const auto start = clock_type::now();
-    double on_device = 0;
-    set = value_or_exit(finchkv::compressor::read_document(plan, *model, [&](std::int64_t read, std::int64_t total) {
-            if (read == total) on_device = seconds_since(start);  // every pass ends with a wait
-            return true;
-          })).set;
+    const double on_device = read_seconds(*model, plan, set);
     if (i == 0) {
       report["first_compress_s"] = on_device;  // plans are made
       continue;
@@ -518,6 +546,7 @@ int main(int argc, char** argv) {
   report["ratio_to_floor"] = seconds * rate / work;
   report["weights_gb"] = static_cast<double>(weight_bytes) / 1e9;
   report["peak_gb"] = static_cast<double>(cuda::peak_bytes(*device)) / 1e9;
+  if (!o.lengths.empty()) report["lengths"] = read_lengths(o, *model, request);
   const double gemm = gemm_seconds(*model, passes), attention = attention_seconds(*model, passes);
   report["gemm_s"] = gemm;
   report["attention_s"] = attention;
@@ -540,8 +569,9 @@ int main(int argc, char** argv) {
   const TokenId id = 5;
   // As when greedy answers are decoded: the likeliest tokens come back.
   finchkv::model::DecodeBatch alone(*model, {&context});
-  report["decode_step_s"] =
-      median_seconds(*device, 50, [&] { static_cast<void>(value_or_exit(model->step({&id, 1}, alone))); });
+  report["decode_step_s"] = median_seconds(*device, 50, [&] {
+    static_cast<void>(value_or_exit(model->step({&id, 1}, alone)));
+  });
   constexpr int kClients = 16;
   std::vector<DecodeContext> clients;
   std::vector<DecodeContext*> members;

@@ -101,15 +101,10 @@ Status ChunkContext::attend(std::int64_t index, const Tensor& q, const Tensor& k
   const Tensor keys = plain_keys_.slice(1, 0, total);
   const Tensor rotated = rotated_keys_.slice(1, 0, total);
   const Tensor values = values_.slice(1, 0, total);
-  if (kept_ > 0) {
-    dev.copy(layer.keys.slice(1, 0, kept_), keys.slice(1, 0, kept_));
-    dev.copy(layer.values.slice(1, 0, kept_), values.slice(1, 0, kept_));
-  }
-  dev.copy(k, keys.slice(1, kept_, rows).transpose(0, 1));
-  dev.copy(v, values.slice(1, kept_, rows).transpose(0, 1));
-  dev.rotate(rope, keys.transpose(0, 1), 0, rotated.transpose(0, 1));
   const Tensor queries = queries_.slice(0, 0, rows);
-  dev.rotate(rope, q, kept_, queries);
+  const Tensor origins = dense_prefix(origins_, rows_, kept_ + size_);
+  dev.place_chunk(rope, {q, k, v, layer.keys.slice(1, 0, kept_), layer.values.slice(1, 0, kept_),
+                         layer.origins.slice(1, 0, kept_), queries, keys, rotated, values, origins});
   const Tensor lse = lse_.slice(0, 0, rows);
   dev.attention(queries, rotated, values, model_->attention_scale(), out, prompt > 0 ? lse : Tensor());
   return select(layer, index, queries, lse);
@@ -121,9 +116,6 @@ Status ChunkContext::select(Layer& layer, std::int64_t index, const Tensor& quer
   const std::int64_t candidates = kept_ + size_;
   const std::int64_t keep = std::min(candidates, plan_.keep_after(start_ + size_));
   const Tensor origins = dense_prefix(origins_, rows_, candidates);
-  if (kept_ > 0) {
-    dev.copy(as_rows(layer.origins.slice(1, 0, kept_)), as_rows(origins.slice(1, 0, kept_)));
-  }
   const Tensor kept_keys = layer.keys.slice(1, 0, keep);
   const Tensor kept_values = layer.values.slice(1, 0, keep);
   const Tensor kept_origins = layer.origins.slice(1, 0, keep);
@@ -151,9 +143,7 @@ Status ChunkContext::select(Layer& layer, std::int64_t index, const Tensor& quer
     step.lse = lse.slice(0, size_, prompt);
   }
   FINCHKV_RETURN_IF_ERROR(plan_.policy->choose(step, indices));
-  dev.gather(plain_keys_, indices, kept_keys);
-  dev.gather(values_, indices, kept_values);
-  dev.gather_origins(origins, indices, kept_origins);
+  dev.gather({plain_keys_, values_, origins}, indices, {kept_keys, kept_values, kept_origins});
   return Status::ok();
 }
 

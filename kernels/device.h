@@ -94,6 +94,28 @@ struct StoredTensor {
   std::shared_ptr<const void> owner;
 };
 
+/// A chunk's rows and the entries kept before it, and the places where attention finds them together: n rows behind
+/// `kept` entries, T = kept + n. Queries, keys and values may have any strides but dense heads.
+struct ChunkRows {
+  Tensor q;             ///< f32 or activations [n, H, D], before RoPE
+  Tensor k, v;          ///< the same [n, KV, D]
+  Tensor kept_keys;     ///< kv_type [KV, kept, D], before RoPE; kept may be 0
+  Tensor kept_values;   ///< kv_type [KV, kept, D]
+  Tensor kept_origins;  ///< i32 [R, kept]
+  Tensor queries;       ///< out: activations [n, H, D], row i rotated to position kept + i
+  Tensor plain_keys;    ///< out: kv_type [KV, T, D]: the kept ones, then k
+  Tensor rotated_keys;  ///< out: the same, entry i rotated to position i
+  Tensor values;        ///< out: kv_type [KV, T, D]: the kept ones, then v
+  Tensor origins;       ///< out: i32 [R, kept or more]: the kept ones; the rest stays as it is
+};
+
+/// Entries of a layer, as lists of the same order.
+struct EntryLists {
+  Tensor keys;     ///< kv_type [KV, n, D]
+  Tensor values;   ///< kv_type [KV, n, D]
+  Tensor origins;  ///< i32 [R, n], R = 1 or KV
+};
+
 /// What a Linear is used for decides which copies a device keeps.
 enum class LinearUse : std::uint8_t {
   kEveryRow,  ///< inside the layers: prefill and decode
@@ -164,6 +186,8 @@ class Device {
   /// null. The same bits as decoding on the host, then rotate() or copy(). y kv_type [KV, n, D], any strides, D dense.
   /// Does not wait for the bytes to be read: see StoredTensor::owner.
   virtual void load(const StoredTensor& from, const RopeRecord* rope, std::int64_t first_position, const Tensor& y) = 0;
+  /// Brings a chunk's rows and the entries kept before it to the places where attention and selection find them.
+  virtual void place_chunk(const RopeRecord& rope, const ChunkRows& c) = 0;
   /// Bottom-right causal softmax attention with an online softmax, O(T) memory: row i sees T - n + i + 1 keys.
   /// q activations [n, H, D] rotated; k, v kv_type [KV, T, D], k rotated; out activations [n, H, D];
   /// lse f32 [n, H], the log-sum-exp of scaled logits, or empty.
@@ -198,10 +222,9 @@ class Device {
                          const Tensor& y) = 0;
   /// The k highest of each row, ties to the lower index, as ascending indices.  x f32 [R, C], indices i32 [R, k].
   virtual void top_k(const Tensor& x, const Tensor& indices) = 0;
-  /// y[g, i] = x[g, indices[g or 0, i]].  x, y kv_type [KV, ., D]; indices i32 [R, k], R = 1 or KV.
-  virtual void gather(const Tensor& x, const Tensor& indices, const Tensor& y) = 0;
-  /// y[r, i] = x[r, indices[r, i]].  x i32 [R, C], indices and y i32 [R, k].
-  virtual void gather_origins(const Tensor& x, const Tensor& indices, const Tensor& y) = 0;
+  /// Entry i of `to` is entry indices[r, i] of `from`; row r of the indices is a KV head's, or all heads' if there is
+  /// one.  indices i32 [R, k], `to` lists of k entries, elsewhere in memory than `from`.
+  virtual void gather(const EntryLists& from, const Tensor& indices, const EntryLists& to) = 0;
   /// Index of each row's largest element, the lowest on ties; -1 where a number is not finite.
   /// x f32 [n, vocab], vocab below 2^31; indices i32 [n].
   virtual void argmax(const Tensor& x, const Tensor& indices) = 0;
@@ -222,7 +245,8 @@ struct CudaOptions {
   NumericClass numeric_class = NumericClass::kFast;
   int ordinal = 0;  ///< which GPU, as CUDA counts them
   int threads = 0;  ///< for making weights ready; 0: one per processor this process may use
-  /// false: attention by our own kernels alone, which need no plan per shape and are slower on many rows.
+  /// false: without cuDNN, which attends for many rows where our own kernel for Hopper cannot: on other GPUs, and with
+  /// heads of other than 64 or 128 dimensions.
   bool cudnn = true;
   /// Bytes of GPU memory that this device may take, weights included; 0: what the GPU has.
   std::size_t memory_limit = 0;

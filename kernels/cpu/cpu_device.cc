@@ -16,6 +16,7 @@
 #include "kernels/cpu/tensor_memory.h"
 #include "kernels/cpu/workspace.h"
 #include "kernels/device.h"
+#include "kernels/place_chunk.h"
 #include "kernels/recording.h"
 #include "kernels/rope.h"
 
@@ -212,6 +213,7 @@ class CpuDevice final : public Device {
     if (rope == nullptr) return copy(*made, y);
     rotate(*rope, made->transpose(0, 1), first_position, y.transpose(0, 1));
   }
+  void place_chunk(const RopeRecord& rope, const ChunkRows& c) override { place_chunk_in_steps(*this, rope, c); }
   void attention(const Tensor& q, const Tensor& k, const Tensor& v, float scale, const Tensor& out,
                  const Tensor& lse) override {
     cpu::attention(ws_, q, k, v, scale, out, lse);
@@ -252,9 +254,10 @@ class CpuDevice final : public Device {
     cpu::span_mean(ws_, x, origins, radius, own_share, y);
   }
   void top_k(const Tensor& x, const Tensor& indices) override { cpu::top_k(ws_, x, indices); }
-  void gather(const Tensor& x, const Tensor& indices, const Tensor& y) override { cpu::gather(ws_, x, indices, y); }
-  void gather_origins(const Tensor& x, const Tensor& indices, const Tensor& y) override {
-    cpu::gather_origins(x, indices, y);
+  void gather(const EntryLists& from, const Tensor& indices, const EntryLists& to) override {
+    cpu::gather(ws_, from.keys, indices, to.keys);
+    cpu::gather(ws_, from.values, indices, to.values);
+    cpu::gather_origins(from.origins, indices, to.origins);
   }
   void argmax(const Tensor& x, const Tensor& indices) override {
     for (std::int64_t i = 0; i < x.dim(0); ++i) {

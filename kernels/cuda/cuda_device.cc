@@ -21,6 +21,7 @@
 #include "kernels/cuda/recording.h"
 #include "kernels/cuda/runtime.h"
 #include "kernels/device.h"
+#include "kernels/place_chunk.h"
 #include "kernels/recording.h"
 #include "kernels/rope.h"
 
@@ -28,7 +29,7 @@ namespace finchkv::kernels {
 namespace cuda {
 namespace {
 
-constexpr std::int64_t kRowsWithoutPlan = 256;
+constexpr std::int64_t kManyRows = 256;  // that keep a GPU busy without splitting the keys
 
 class CudaDevice final : public Device {
  public:
@@ -134,15 +135,24 @@ class CudaDevice final : public Device {
     run();
     arrivals_->load(from, table, first_position, y);
   }
+  void place_chunk(const RopeRecord& rope, const ChunkRows& c) override {
+    const RopeTableView table = rope_table(rope, c.values.dim(1));
+    if (table.cos == nullptr) return;
+    if (!place_chunk_takes(table, c)) return place_chunk_in_steps(*this, rope, c);
+    cuda::place_chunk(run(), table, c);
+  }
   void attention(const Tensor& q, const Tensor& k, const Tensor& v, float scale, const Tensor& out,
                  const Tensor& lse) override {
     Runtime& rt = run();
     assert(q.dim(1) % k.dim(0) == 0 && v.dim(1) == k.dim(1) && q.dim(0) <= k.dim(1));
-    // A plan of cuDNN's costs some 50 ms: worth it for chunks, which repeat, not for prompts, whose lengths vary.
-    if (cudnn_ && q.dim(0) > kRowsWithoutPlan && cudnn_->takes(q, k, v, out)) {
-      const Status done = cudnn_->run(rt, q, k, v, scale, out, lse);
-      if (done.is_ok()) return;
-      if (done.code() == StatusCode::kResourceExhausted) return rt.keep(done);
+    if (q.dim(0) > kManyRows) {
+      if (attention_hopper_takes(rt, q, k, v, out)) return attention_hopper(rt, q, k, v, scale, out, lse);
+      // A plan of cuDNN's costs some 50 ms: worth it for chunks, which repeat, not for prompts, whose lengths vary.
+      if (cudnn_ && cudnn_->takes(q, k, v, out)) {
+        const Status done = cudnn_->run(rt, q, k, v, scale, out, lse);
+        if (done.is_ok()) return;
+        if (done.code() == StatusCode::kResourceExhausted) return rt.keep(done);
+      }
     }
     if (attention_mma_takes(q, k, v, out)) return attention_mma(rt, q, k, v, scale, out, lse);
     attention_tiled(rt, q, k, v, scale, out, lse);
@@ -158,8 +168,8 @@ class CudaDevice final : public Device {
     const RopeTableView rope = rope_table(table.shape().rope, furthest + 1);
     if (rope.cos != nullptr) static_cast<CudaDecodeTable&>(table).write(run(), rope, slots);
   }
-  void decode_attention(const DecodeTable& table, std::int64_t layer, const Tensor& q, const Tensor& k,
-                        const Tensor& v, float scale, const Tensor& out) override {
+  void decode_attention(const DecodeTable& table, std::int64_t layer, const Tensor& q, const Tensor& k, const Tensor& v,
+                        float scale, const Tensor& out) override {
     cuda::decode_attention(run(), static_cast<const CudaDecodeTable&>(table), layer, q, k, v, scale, out);
   }
   std::unique_ptr<Recording> record(std::function<void()> work) override {
@@ -176,9 +186,8 @@ class CudaDevice final : public Device {
     cuda::span_mean(run(), x, origins, radius, own_share, y);
   }
   void top_k(const Tensor& x, const Tensor& indices) override { cuda::top_k(run(), x, indices); }
-  void gather(const Tensor& x, const Tensor& indices, const Tensor& y) override { cuda::gather(run(), x, indices, y); }
-  void gather_origins(const Tensor& x, const Tensor& indices, const Tensor& y) override {
-    cuda::gather_origins(run(), x, indices, y);
+  void gather(const EntryLists& from, const Tensor& indices, const EntryLists& to) override {
+    cuda::gather(run(), from, indices, to);
   }
   void argmax(const Tensor& x, const Tensor& indices) override { cuda::argmax(run(), x, indices); }
 

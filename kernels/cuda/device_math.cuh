@@ -26,9 +26,13 @@ __device__ __forceinline__ Bf16 from_f32<Bf16>(float x) {
   return __float2bfloat16_rn(x);
 }
 
-/// One dimension of a rotated pair; tables hold every dimension, and the first of a pair has its sine negated.
-__device__ __forceinline__ float turned(float x, float partner, float cos, float sin) {
-  return __fmaf_rn(x, cos, partner * sin);
+/// One-dimensional launches: an item a thread.
+inline constexpr int kItemThreads = 256;
+inline unsigned item_blocks(std::int64_t items) {
+  return static_cast<unsigned>((items + kItemThreads - 1) / kItemThreads);
+}
+__device__ __forceinline__ std::int64_t global_index() {
+  return static_cast<std::int64_t>(blockIdx.x) * kItemThreads + threadIdx.x;
 }
 
 /// N elements that travel in one or two accesses of 16 bytes.

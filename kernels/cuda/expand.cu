@@ -6,6 +6,7 @@
 // Bytes: what is stored once, y once; the rotation's tables stay in L2 over the heads. A thread makes eight dimensions.
 #include "kernels/cuda/device_math.cuh"
 #include "kernels/cuda/ops.h"
+#include "kernels/cuda/rope.cuh"
 
 namespace finchkv::kernels::cuda {
 namespace {

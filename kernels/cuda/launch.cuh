@@ -1,4 +1,5 @@
-// Kernels that follow one another closely: the next one starts while this one ends, and waits where it needs its results.
+// Kernels that follow one another closely: the next one starts while this one ends, and waits where it needs its
+// results.
 //
 // A kernel launched by launch_early() may only read what no kernel before it writes (weights, caches of earlier steps)
 // until wait_for_inputs(); every block that goes on past its first lines calls it. start_next() lets the next kernel's

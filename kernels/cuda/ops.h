@@ -49,6 +49,10 @@ struct StoredView {
 void expand(Runtime& rt, const StoredView& from, const RopeTableView& table, std::int64_t first_position,
             const Tensor& y);
 
+// --- place_chunk.cu: Device::place_chunk in one launch, for rows on 16 bytes whose dimensions all rotate.
+[[nodiscard]] bool place_chunk_takes(const RopeTableView& table, const ChunkRows& c);
+void place_chunk(Runtime& rt, const RopeTableView& table, const ChunkRows& c);
+
 // --- gemm_f32.cu: x f32 [n, in], w f32 [out, in], y f32 [n, out].
 void gemm_f32(Runtime& rt, const Tensor& x, const Tensor& w, const Tensor& y, bool accumulate);
 
@@ -80,6 +84,12 @@ void attention_tiled(Runtime& rt, const Tensor& q, const Tensor& k, const Tensor
 [[nodiscard]] bool attention_mma_takes(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& out);
 void attention_mma(Runtime& rt, const Tensor& q, const Tensor& k, const Tensor& v, float scale, const Tensor& out,
                    const Tensor& lse);
+// --- attention_hopper.cu: the same for many rows, on GPUs of compute capability 9.0.
+[[nodiscard]] bool attention_hopper_takes(const Runtime& rt, const Tensor& q, const Tensor& k, const Tensor& v,
+                                          const Tensor& out);
+void attention_hopper(Runtime& rt, const Tensor& q, const Tensor& k, const Tensor& v, float scale, const Tensor& out,
+                      const Tensor& lse);
+
 // --- decode_attention.cu: head dimensions up to kMaxHeadDim, f32 and bf16.
 class CudaDecodeTable;
 void decode_attention(Runtime& rt, const CudaDecodeTable& table, std::int64_t layer, const Tensor& q, const Tensor& k,
@@ -93,8 +103,7 @@ void sum_rows(Runtime& rt, const Tensor& x, const Tensor& sum);
 void span_mean(Runtime& rt, const Tensor& x, const Tensor& origins, std::int32_t radius, float own_share,
                const Tensor& y);
 void top_k(Runtime& rt, const Tensor& x, const Tensor& indices);
-void gather(Runtime& rt, const Tensor& x, const Tensor& indices, const Tensor& y);
-void gather_origins(Runtime& rt, const Tensor& x, const Tensor& indices, const Tensor& y);
+void gather(Runtime& rt, const EntryLists& from, const Tensor& indices, const EntryLists& to);
 void argmax(Runtime& rt, const Tensor& x, const Tensor& indices);
 
 }  // namespace finchkv::kernels::cuda

@@ -71,7 +71,7 @@ class Runtime {
   [[nodiscard]] bool failed() const { return !failure_.is_ok(); }
   Status synchronize();
 
-  [[nodiscard]] std::size_t free_bytes();        ///< not taken, or given back to the pool
+  [[nodiscard]] std::size_t free_bytes();  ///< not taken, or given back to the pool
   /// From here to end_capture() launches are recorded, and scratch() comes from memory that the recording keeps. False
   /// when that cannot be started; no failure is kept.
   [[nodiscard]] bool begin_capture();

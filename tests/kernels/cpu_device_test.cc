@@ -240,9 +240,10 @@ std::vector<float> run_every_op(Device& dev) {
   dev.top_k(mean, chosen);
   for (const std::int32_t i : ints_in(dev, chosen)) all.push_back(static_cast<float>(i));
   const Tensor gathered = empty_tensor(dev, kF32, {kv, 50, d}), where = empty_tensor(dev, ElementType::kI32, {kv, 50});
-  dev.gather(k, chosen, gathered);
-  dev.gather_origins(origins, chosen, where);
+  const Tensor gathered_values = empty_tensor(dev, kF32, {kv, 50, d});
+  dev.gather({k, v, origins}, chosen, {gathered, gathered_values, where});
   add(gathered);
+  add(gathered_values);
   for (const std::int32_t i : ints_in(dev, where)) all.push_back(static_cast<float>(i));
   EXPECT_TRUE(dev.synchronize().is_ok());
   return all;

@@ -26,6 +26,11 @@ const std::vector<Case> kCases = {
     {200, 3001, 8, 2, 64},   //
     {300, 811, 8, 2, 128},   // many rows
     {513, 513, 4, 2, 64},    //
+    {257, 2999, 4, 1, 128},  //
+    {320, 1153, 6, 6, 64},   //
+    {700, 990, 24, 8, 128},  // more work than blocks
+    {999, 999, 40, 4, 64},   //
+    {300, 700, 4, 2, 96},    // many rows of other heads
     {130, 260, 4, 2, 16},    // small heads
     {40, 90, 4, 2, 20},      // heads that no library takes
     {33, 70, 4, 1, 80},      //
@@ -72,6 +77,9 @@ TEST_P(CudaAttention, LikeTheCpu) {
       const Tensor again = empty_tensor(*gpu, type(), {c.n, c.heads, c.d});
       gpu->attention(here.q, here.k, here.v, scale, again, {});
       EXPECT_LT(distance(fetch(*gpu, again), fetch(*gpu, here.out)), tolerance()) << "without the log-sum-exp";
+      const auto first = fetch(*gpu, here.out);
+      gpu->attention(here.q, here.k, here.v, scale, here.out, here.lse);
+      EXPECT_EQ(fetch(*gpu, here.out), first) << "the same from run to run";
     }
   }
 }
