@@ -29,9 +29,10 @@ KERNELS = [
     (r"quantise", "elementwise", "rounding to 8 bits"),
     (r"swiglu", "elementwise", "SwiGLU"),
     (r"norm", "norms", "RMSNorm"),
+    (r"place_kernel", "RoPE and cache", "q, k, v to their places"),
     (r"rotate", "RoPE and cache", "RoPE"),
     (r"copy|append|convert|narrow", "RoPE and cache", "cache copies"),
-    (r"nvjet|gemm|cutlass|gemv", "products", "product"),
+    (r"nvjet|gemm|cutlass|gemv|few_rows", "products", "product"),
 ]
 PARTS = ["products", "attention", "elementwise", "norms", "RoPE and cache", "selection", "other"]
 COLOURS = {"products": "#3b6fb6", "attention": "#c2702d", "elementwise": "#6a9a3a", "norms": "#8a63b0",

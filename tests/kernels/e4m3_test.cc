@@ -172,8 +172,12 @@ TEST_P(CpuFp8, GatedPairs) {
 // The output head decides between tokens, and odd widths have no product of 8 bits on a GPU: both stay as in `fast`.
 TEST_P(CpuFp8, HeadsAndOddWidthsStayAsInFast) {
   const auto fast = make_device(NumericClass::kFast, 2, GetParam());
-  for (const auto& [in, out, use] : {std::tuple{64, 48, LinearUse::kFewRows}, std::tuple{50, 48, LinearUse::kEveryRow},
-                                     std::tuple{64, 40, LinearUse::kEveryRow}}) {
+  struct Case {
+    std::int64_t in, out;
+    LinearUse use;
+  };
+  for (const auto& [in, out, use] :
+       {Case{64, 48, LinearUse::kFewRows}, Case{50, 48, LinearUse::kEveryRow}, Case{64, 40, LinearUse::kEveryRow}}) {
     const auto w = random_floats(static_cast<std::size_t>(in * out), 10);
     const auto here = device->pack_linear(source(w, in), use), there = fast->pack_linear(source(w, in), use);
     ASSERT_TRUE(here.is_ok() && there.is_ok());
