@@ -19,13 +19,15 @@ __device__ __forceinline__ void wait_for_inputs() { asm volatile("griddepcontrol
 
 /// Launches without waiting for the kernel before to end. `what` names it where it fails.
 template <typename... Params, typename... Args>
-void launch_early(Runtime& rt, const char* what, void (*kernel)(Params...), dim3 blocks, int threads, Args&&... args) {
+void launch_early(Runtime& rt, const char* what, void (*kernel)(Params...), dim3 blocks, int threads, int shared_bytes,
+                  Args&&... args) {
   cudaLaunchAttribute early{};
   early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
   early.val.programmaticStreamSerializationAllowed = 1;
   cudaLaunchConfig_t config{};
   config.gridDim = blocks;
   config.blockDim = dim3(static_cast<unsigned>(threads));
+  config.dynamicSmemBytes = static_cast<std::size_t>(shared_bytes);
   config.stream = rt.stream();
   config.attrs = &early;
   config.numAttrs = rt.early_launches() ? 1 : 0;
