@@ -393,8 +393,9 @@ int main(int argc, char** argv) {
   const TokenId id = 5;
   // As when greedy answers are decoded: the likeliest tokens come back.
   finchkv::model::DecodeBatch alone(*model, {&context});
-  report["decode_step_s"] =
-      median_seconds(*device, 50, [&] { static_cast<void>(value_or_exit(model->step({&id, 1}, alone))); });
+  report["decode_step_s"] = median_seconds(*device, 50, [&] {
+    static_cast<void>(value_or_exit(model->step({&id, 1}, alone)));
+  });
   constexpr int kClients = 16;
   std::vector<DecodeContext> clients;
   std::vector<DecodeContext*> members;

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cassert>
-#include <cstdlib>
 #include <utility>
 #include <vector>
 
@@ -18,7 +17,6 @@
 #include "kernels/cuda/recording.h"
 #include "kernels/cuda/runtime.h"
 #include "kernels/device.h"
-#include "kernels/recording.h"
 #include "kernels/rope.h"
 
 namespace finchkv::kernels {
@@ -140,12 +138,11 @@ class CudaDevice final : public Device {
     const RopeTableView rope = rope_table(table.shape().rope, furthest + 1);
     if (rope.cos != nullptr) static_cast<CudaDecodeTable&>(table).write(run(), rope, slots);
   }
-  void decode_attention(const DecodeTable& table, std::int64_t layer, const Tensor& q, const Tensor& k,
-                        const Tensor& v, float scale, const Tensor& out) override {
+  void decode_attention(const DecodeTable& table, std::int64_t layer, const Tensor& q, const Tensor& k, const Tensor& v,
+                        float scale, const Tensor& out) override {
     cuda::decode_attention(run(), static_cast<const CudaDecodeTable&>(table), layer, q, k, v, scale, out);
   }
   std::unique_ptr<Recording> record(std::function<void()> work) override {
-    if (std::getenv("FINCHKV_X_NOGRAPH") != nullptr) return std::make_unique<RepeatedCalls>(std::move(work));
     return record_graph(run(), std::move(work));
   }
 

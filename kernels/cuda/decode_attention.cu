@@ -346,8 +346,10 @@ void choose(Runtime& rt, const Cut& cut, dim3 blocks, const Step& step, const Te
   const auto start = [&](auto* kernel) {
     launch_early(rt, "attention of a decoding step", kernel, blocks, kThreads, 0, step, view3<T>(out));
   };
-  if (!cut.whole) return cut.group == 1 ? start(decode_kernel<T, kMaxHeadDim, 1, false>)
-                                        : start(decode_kernel<T, kMaxHeadDim, 2, false>);
+  if (!cut.whole) {
+    if (cut.group == 1) return start(decode_kernel<T, kMaxHeadDim, 1, false>);
+    return start(decode_kernel<T, kMaxHeadDim, 2, false>);
+  }
   if (cut.dim == 64) {
     if (cut.group == 1) return start(decode_kernel<T, 64, 1, true>);
     if (cut.group == 2) return start(decode_kernel<T, 64, 2, true>);

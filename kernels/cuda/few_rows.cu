@@ -65,7 +65,8 @@ __device__ __forceinline__ void widen(const uint4& from, int at, std::uint32_t& 
 
 // kPieces of 16 outputs (gated: 8 of gate and the same 8 of up) by kColumns times 8 rows of x.
 template <typename T, int kPieces, int kColumns, bool kGated>
-__global__ void __launch_bounds__(kThreads, kPieces == 1 ? 3 : 2) few_rows_kernel(const __grid_constant__ Args args) {
+__global__ void __launch_bounds__(kThreads, kPieces == 1 && sizeof(T) == 2 ? 3 : 2)
+    few_rows_kernel(const __grid_constant__ Args args) {
   constexpr int kVectors = kWide<T> / 8;  // 16 bytes of x that go with 16 bytes of W
   constexpr int kDeep = kColumns * kVectors > 4 ? 1 : kColumns * kVectors > 2 ? 2 : 4;  // steps of x held at once
   constexpr int kOutputs = kGated ? kTile / 2 : kTile;                                  // of a piece
@@ -209,8 +210,8 @@ void choose(Runtime& rt, const Args& args) {
 
 template <bool kGated>
 void start(Runtime& rt, const Tensor& x, const WeightView& w, const Tensor& y, bool accumulate) {
-  const Args args{x.data<Bf16>(), w.data,      w.scales,    y.data(),   x.dim(0), w.out, w.in,
-                  x.stride(0),    y.stride(0), accumulate};
+  const Args args{x.data<Bf16>(), w.data, w.scales,    y.data(),    x.dim(0),
+                  w.out,          w.in,   x.stride(0), y.stride(0), accumulate};
   if (w.scales == nullptr)
     choose<Bf16, kGated>(rt, args);
   else

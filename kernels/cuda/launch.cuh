@@ -1,4 +1,5 @@
-// Kernels that follow one another closely: the next one starts while this one ends, and waits where it needs its results.
+// Kernels that follow one another closely: the next one starts while this one ends, and waits where it needs its
+// results.
 //
 // A kernel launched by launch_early() may only read what no kernel before it writes (weights, caches of earlier steps)
 // until wait_for_inputs(); every block that goes on past its first lines calls it. start_next() lets the next kernel's
@@ -14,8 +15,16 @@
 
 namespace finchkv::kernels::cuda {
 
-__device__ __forceinline__ void start_next() { asm volatile("griddepcontrol.launch_dependents;" ::: "memory"); }
-__device__ __forceinline__ void wait_for_inputs() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
+__device__ __forceinline__ void start_next() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+__device__ __forceinline__ void wait_for_inputs() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
 
 /// Launches without waiting for the kernel before to end. `what` names it where it fails.
 template <typename... Params, typename... Args>

@@ -71,12 +71,12 @@ void launch(Runtime& rt, const Tensor& x, const Tensor& w, float eps, const Tens
   const int d = static_cast<int>(x.dim(2));
   if (rows == 0) return;
   if (x.dim(1) == 1 && d >= 512 && d <= kThreads * kVectors * 4 && d % 8 == 0 && rows_aligned(x) && rows_aligned(y)) {
-    launch_early(rt, "RMSNorm", norm_long_rows<Out>, dim3(static_cast<unsigned>(rows)), kThreads, 0, view3<const float>(x),
-                 w.data<float>(), eps, view3<Out>(y), d);
+    launch_early(rt, "RMSNorm", norm_long_rows<Out>, dim3(static_cast<unsigned>(rows)), kThreads, 0,
+                 view3<const float>(x), w.data<float>(), eps, view3<Out>(y), d);
   } else {
     constexpr std::int64_t kRows = kThreads / 32;
-    launch_early(rt, "RMSNorm", norm_any_rows<Out>, dim3(static_cast<unsigned>((rows + kRows - 1) / kRows)), kThreads, 0,
-                 view3<const float>(x), w.data<float>(), eps, view3<Out>(y), rows, static_cast<int>(x.dim(1)), d);
+    launch_early(rt, "RMSNorm", norm_any_rows<Out>, dim3(static_cast<unsigned>((rows + kRows - 1) / kRows)), kThreads,
+                 0, view3<const float>(x), w.data<float>(), eps, view3<Out>(y), rows, static_cast<int>(x.dim(1)), d);
   }
 }
 
