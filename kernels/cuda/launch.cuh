@@ -3,7 +3,8 @@
 //
 // A kernel launched by launch_early() may only read what no kernel before it writes (weights, caches of earlier steps)
 // until wait_for_inputs(); every block that goes on past its first lines calls it. start_next() lets the next kernel's
-// blocks take places that this one no longer fills. Both do nothing in a kernel that was launched the plain way.
+// blocks take places that this one no longer fills. Both do nothing in a kernel that was launched the plain way, as all
+// are where kernels_can_wait() says no.
 #pragma once
 
 #include <cuda_runtime.h>

@@ -82,6 +82,13 @@ void launch(Runtime& rt, const Tensor& x, const Tensor& w, float eps, const Tens
 
 }  // namespace
 
+// Which kernel is asked does not matter: all are compiled for the same GPUs. Code that was made from what is meant for
+// older ones has no waiting in it, whatever the GPU could do.
+bool kernels_can_wait() {
+  cudaFuncAttributes attributes{};
+  return cudaFuncGetAttributes(&attributes, norm_long_rows<Bf16>) == cudaSuccess && attributes.ptxVersion >= 90;
+}
+
 void rms_norm(Runtime& rt, const Tensor& x, const Tensor& w, float eps, const Tensor& y) {
   if (y.type() == ElementType::kBF16)
     launch<Bf16>(rt, as_rank3(x), w, eps, as_rank3(y));

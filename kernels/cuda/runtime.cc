@@ -6,6 +6,8 @@
 
 #include <fmt/format.h>
 
+#include "kernels/cuda/ops.h"
+
 namespace finchkv::kernels::cuda {
 namespace {
 
@@ -46,7 +48,7 @@ Status Runtime::init(int ordinal) {
   FINCHKV_ASSIGN_OR_RETURN(Stream stream, make_stream());
   stream_ = std::make_shared<Stream>(std::move(stream));
   FINCHKV_ASSIGN_OR_RETURN(aside_, make_stream());
-  early_launches_ = capability_ >= 90;
+  early_launches_ = kernels_can_wait();
   for (StagingSlot& slot : slots_) {
     FINCHKV_ASSIGN_OR_RETURN(slot.memory, make_pinned(kSlotBytes));
     FINCHKV_ASSIGN_OR_RETURN(slot.free, make_event());
