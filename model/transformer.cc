@@ -24,14 +24,14 @@ constexpr std::size_t kMostSteps = 64;  // numbers of sequences whose steps are 
 // Activations of one pass, kept for the next one: fresh memory would be zeroed page by page every time.
 struct Activations {
   std::int64_t rows = 0;
-  Tensor ids;       // i32 [rows]: this pass's tokens
+  Tensor ids;        // i32 [rows]: this pass's tokens
   Tensor likeliest;  // i32 [rows]: what follows them
-  Tensor residual;  // f32 [rows, hidden]
-  Tensor normed;    // [rows, hidden]
-  Tensor qkv;       // f32 [rows, (H + 2 KV) * D]
-  Tensor attended;  // [rows, H * D]
-  Tensor inner;     // [rows, ffn]
-  Tensor logits;    // f32 [up to head_rows(), vocab]
+  Tensor residual;   // f32 [rows, hidden]
+  Tensor normed;     // [rows, hidden]
+  Tensor qkv;        // f32 [rows, (H + 2 KV) * D]
+  Tensor attended;   // [rows, H * D]
+  Tensor inner;      // [rows, ffn]
+  Tensor logits;     // f32 [up to head_rows(), vocab]
 };
 
 // A decoding step's attention: the caches are those that the table holds when it runs.
@@ -68,7 +68,6 @@ struct Transformer::Impl {
   Activations single;    // one row may have another type
   Activations together;  // several sequences' steps: apart, because recordings hold on to where it lies
   std::map<std::int64_t, Steps> steps;
-  std::vector<kernels::DecodeSlot> slots;
   std::vector<float> embedded;
 
   [[nodiscard]] float attention_scale() const { return 1.0F / std::sqrt(static_cast<float>(config.head_dim)); }
@@ -264,8 +263,8 @@ Result<Transformer::Impl::Steps*> Transformer::Impl::steps_of(std::int64_t n) {
   Steps& of_n = steps[n];
   if (!of_n.table) {
     const ModelConfig& c = config;
-    FINCHKV_ASSIGN_OR_RETURN(
-        of_n.table, device->make_decode_table({c.n_layers, n, c.n_heads, c.n_kv_heads, c.head_dim, c.rope}));
+    FINCHKV_ASSIGN_OR_RETURN(of_n.table,
+                             device->make_decode_table({c.n_layers, n, c.n_heads, c.n_kv_heads, c.head_dim, c.rope}));
   }
   return &of_n;
 }
@@ -279,6 +278,7 @@ Status Transformer::Impl::step(
     return Status::invalid_argument(
         fmt::format("a step of {} tokens was given to a batch of {} sequences", n, batch.size()));
   }
+  std::vector<kernels::DecodeSlot> slots;  // they share the caches' memory: not longer than the step
   FINCHKV_RETURN_IF_ERROR(batch.slots(slots));
   FINCHKV_ASSIGN_OR_RETURN(const Activations* const act, reserve_for_step(n));
   FINCHKV_ASSIGN_OR_RETURN(Steps* const of_n, steps_of(n));
@@ -341,16 +341,17 @@ Result<StepResult> Transformer::step(std::span<const TokenId> tokens, DecodeBatc
     StepResult result;
     result.likeliest.resize(tokens.size());
     result.logits.resize(logits_of.size() * vocab);
-    FINCHKV_RETURN_IF_ERROR(m.step(tokens, batch, [&](const Activations& act, const Tensor& logits, std::int64_t first) {
-      const Tensor likeliest = act.likeliest.slice(0, first, logits.dim(0));
-      dev.argmax(logits, likeliest);
-      dev.download(likeliest, result.likeliest.data() + first);
-      for (std::size_t i = 0; i < logits_of.size(); ++i) {
-        const std::int64_t row = static_cast<std::int64_t>(logits_of[i]) - first;
-        if (row < 0 || row >= logits.dim(0)) continue;
-        dev.download(logits.slice(0, row, 1), result.logits.data() + i * vocab);
-      }
-    }));
+    FINCHKV_RETURN_IF_ERROR(
+        m.step(tokens, batch, [&](const Activations& act, const Tensor& logits, std::int64_t first) {
+          const Tensor likeliest = act.likeliest.slice(0, first, logits.dim(0));
+          dev.argmax(logits, likeliest);
+          dev.download(likeliest, result.likeliest.data() + first);
+          for (std::size_t i = 0; i < logits_of.size(); ++i) {
+            const std::int64_t row = static_cast<std::int64_t>(logits_of[i]) - first;
+            if (row < 0 || row >= logits.dim(0)) continue;
+            dev.download(logits.slice(0, row, 1), result.logits.data() + i * vocab);
+          }
+        }));
     if (std::any_of(result.likeliest.begin(), result.likeliest.end(), [](TokenId id) { return id < 0; }))
       return not_finite();
     batch.advance();

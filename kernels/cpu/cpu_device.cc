@@ -66,8 +66,8 @@ class CpuDecodeTable final : public DecodeTable {
   explicit CpuDecodeTable(const DecodeShape& shape) : shape_(shape) {}
   [[nodiscard]] const DecodeShape& shape() const override { return shape_; }
 
-  std::vector<DecodeSlot> slots;  // [layers, rows]
-  Tensor rotated;                 // [1, H, D] scratch
+  std::span<const DecodeSlot> slots;  // [layers, rows]
+  Tensor rotated;                     // [1, H, D] scratch
 
  private:
   DecodeShape shape_;
@@ -221,15 +221,14 @@ class CpuDevice final : public Device {
 
   Result<std::unique_ptr<DecodeTable>> make_decode_table(const DecodeShape& shape) override {
     auto table = std::make_unique<CpuDecodeTable>(shape);
-    FINCHKV_ASSIGN_OR_RETURN(table->rotated,
-                             empty(activation_type(shape.rows), {1, shape.heads, shape.head_dim}));
+    FINCHKV_ASSIGN_OR_RETURN(table->rotated, empty(activation_type(shape.rows), {1, shape.heads, shape.head_dim}));
     return std::unique_ptr<DecodeTable>(std::move(table));
   }
   void fill(DecodeTable& table, std::span<const DecodeSlot> slots) override {
-    static_cast<CpuDecodeTable&>(table).slots.assign(slots.begin(), slots.end());
+    static_cast<CpuDecodeTable&>(table).slots = slots;
   }
-  void decode_attention(const DecodeTable& table, std::int64_t layer, const Tensor& q, const Tensor& k,
-                        const Tensor& v, float scale, const Tensor& out) override {
+  void decode_attention(const DecodeTable& table, std::int64_t layer, const Tensor& q, const Tensor& k, const Tensor& v,
+                        float scale, const Tensor& out) override {
     const auto& steps = static_cast<const CpuDecodeTable&>(table);
     const RopeRecord& rope = steps.shape().rope;
     for (std::int64_t i = 0; i < q.dim(0); ++i) {

@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <cassert>
-#include <cstdlib>
 #include <utility>
 #include <vector>
 
@@ -22,7 +21,6 @@
 #include "kernels/cuda/runtime.h"
 #include "kernels/device.h"
 #include "kernels/place_chunk.h"
-#include "kernels/recording.h"
 #include "kernels/rope.h"
 
 namespace finchkv::kernels {
@@ -173,7 +171,6 @@ class CudaDevice final : public Device {
     cuda::decode_attention(run(), static_cast<const CudaDecodeTable&>(table), layer, q, k, v, scale, out);
   }
   std::unique_ptr<Recording> record(std::function<void()> work) override {
-    if (std::getenv("FINCHKV_X_NOGRAPH") != nullptr) return std::make_unique<RepeatedCalls>(std::move(work));
     return record_graph(run(), std::move(work));
   }
 

@@ -34,7 +34,7 @@ struct Step {
   const StepView* common;
   const CacheView* caches;  // [rows]
   View3<const float> q, k, v;
-  float* partials;     // [rows][blocks of heads][shares][group][2 + dims]
+  void* partials;      // ShareOfHead [rows][blocks of heads][shares][group]
   unsigned* counters;  // [rows][blocks of heads]
   int rope_dims, d, group, chunks;
   bool interleaved;
@@ -86,57 +86,94 @@ struct Softmax {
   float most[kGroup], sum[kGroup], out[kGroup][kOwn];
 };
 
-// Takes one key into a team's running softmax; every lane of the warp calls it, those without a key with seen = false.
-template <typename T, int kDim, int kGroup, bool kWhole>
-__device__ __forceinline__ void take(const Part<T, kDim / kLanes, kWhole>& key, const Part<T, kDim / kLanes, kWhole>& v,
-                                     const float (*queries)[kDim], int lane, bool seen,
+// Takes up to kKeys keys into a team's running softmax. Every lane of the warp calls it; a team has `count` of them.
+template <typename T, int kDim, int kGroup, int kKeys, typename OwnPart>
+__device__ __forceinline__ void take(const OwnPart (&keys)[kKeys], const OwnPart (&values)[kKeys],
+                                     const float (*queries)[kDim], int lane, std::int64_t count,
                                      Softmax<kGroup, kDim / kLanes>& state) {
   constexpr int kOwn = kDim / kLanes;
 #pragma unroll
   for (int r = 0; r < kGroup; ++r) {
-    float logit = 0;
+    float logits[kKeys] = {};
 #pragma unroll
     for (int i = 0; i < kOwn; i += 8) {
       float query[8];
       load_f32(&queries[r][i * kLanes + lane * 8], query);
 #pragma unroll
-      for (int j = 0; j < 8; ++j) logit = __fmaf_rn(query[j], to_f32(key.at[i + j]), logit);
+      for (int key = 0; key < kKeys; ++key) {
+#pragma unroll
+        for (int j = 0; j < 8; ++j) logits[key] = __fmaf_rn(query[j], to_f32(keys[key].at[i + j]), logits[key]);
+      }
     }
+    float next = state.most[r];
 #pragma unroll
-    for (int other = kLanes / 2; other > 0; other /= 2) logit += __shfl_xor_sync(0xffffffffU, logit, other);
-    if (!seen) continue;
-    const float next = fmaxf(state.most[r], logit);
-    const float keep = power<T>(state.most[r] - next), p = power<T>(logit - next);
+    for (int key = 0; key < kKeys; ++key) {
+#pragma unroll
+      for (int other = kLanes / 2; other > 0; other /= 2)
+        logits[key] += __shfl_xor_sync(0xffffffffU, logits[key], other);
+      if (key >= count) logits[key] = -INFINITY;
+      next = fmaxf(next, logits[key]);
+    }
+    if (count <= 0) continue;
+    const float keep = power<T>(state.most[r] - next);
     state.most[r] = next;
-    state.sum[r] = state.sum[r] * keep + p;
+    state.sum[r] *= keep;
 #pragma unroll
-    for (int i = 0; i < kOwn; ++i) state.out[r][i] = __fmaf_rn(p, to_f32(v.at[i]), state.out[r][i] * keep);
+    for (int i = 0; i < kOwn; ++i) state.out[r][i] *= keep;
+#pragma unroll
+    for (int key = 0; key < kKeys; ++key) {
+      const float p = power<T>(logits[key] - next);
+      state.sum[r] += p;
+#pragma unroll
+      for (int i = 0; i < kOwn; ++i) state.out[r][i] = __fmaf_rn(p, to_f32(values[key].at[i]), state.out[r][i]);
+    }
   }
 }
 
+// What a block leaves of a query head: weighted values, the highest logit, the sum of exp(logit - most).
+template <int kDim>
+struct alignas(16) ShareOfHead {
+  float out[kDim];
+  float most, sum;
+};
+
 // The block that ends last merges the shares of its heads.
-template <typename T, int kDim, int kGroup>
-__device__ void merge_shares(const Step& step, const float* partials, int shares, int heads, std::int64_t row,
+template <typename T, int kDim, int kGroup, bool kWhole>
+__device__ void merge_shares(const ShareOfHead<kDim>* from, int shares, int heads, int d, std::int64_t row,
                              std::int64_t first_head, View3<T> out) {
-  __shared__ float factor[kMostShares][kGroup], sums[kMostShares][kGroup];
-  constexpr int kSize = 2 + kDim;
-  for (int i = static_cast<int>(threadIdx.x); i < shares * kGroup; i += kThreads) {
-    factor[i / kGroup][i % kGroup] = __ldcg(partials + i * kSize);
-    sums[i / kGroup][i % kGroup] = __ldcg(partials + i * kSize + 1);
+  __shared__ float most[kMostShares][kGroup], sums[kMostShares][kGroup], weights[kMostShares][kGroup];
+  const int thread = static_cast<int>(threadIdx.x);
+  for (int i = thread; i < shares * kGroup; i += kThreads) {
+    most[i / kGroup][i % kGroup] = __ldcg(&from[i].most);
+    sums[i / kGroup][i % kGroup] = __ldcg(&from[i].sum);
   }
   __syncthreads();
-  for (int i = static_cast<int>(threadIdx.x); i < heads * kDim; i += kThreads) {
+  for (int i = thread; i < shares * heads; i += kThreads) {
+    const int head = i % heads;
+    float high = -INFINITY;
+    for (int s = 0; s < shares; ++s) high = fmaxf(high, most[s][head]);
+    weights[i / heads][head] = weight_of<T>(most[i / heads][head], high);
+  }
+  __syncthreads();
+  for (int i = thread * 4; i < heads * kDim; i += kThreads * 4) {
     const int head = i / kDim, at = i % kDim;
-    if (at >= step.d) continue;
-    float high = -INFINITY, sum = 0, value = 0;
-    for (int s = 0; s < shares; ++s) high = fmaxf(high, factor[s][head]);
-#pragma unroll 8
+    float sum = 0;
+    float value[4] = {};
+#pragma unroll 16
     for (int s = 0; s < shares; ++s) {
-      const float share = weight_of<T>(factor[s][head], high);
-      sum += sums[s][head] * share;
-      value = __fmaf_rn(__ldcg(partials + (s * kGroup + head) * kSize + 2 + at), share, value);
+      const float weight = weights[s][head];
+      const float4 part = __ldcg(reinterpret_cast<const float4*>(&from[s * kGroup + head].out[at]));
+      sum += sums[s][head] * weight;
+      value[0] = __fmaf_rn(part.x, weight, value[0]);
+      value[1] = __fmaf_rn(part.y, weight, value[1]);
+      value[2] = __fmaf_rn(part.z, weight, value[2]);
+      value[3] = __fmaf_rn(part.w, weight, value[3]);
     }
-    out.row(row, first_head + head)[at] = from_f32<T>(value / sum);
+    T* to = out.row(row, first_head + head) + at;
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      if (kWhole || at + j < d) to[j] = from_f32<T>(value[j] / sum);
+    }
   }
 }
 
@@ -144,7 +181,7 @@ __device__ void merge_shares(const Step& step, const float* partials, int shares
 template <typename T, int kDim, int kGroup, bool kWhole>
 __global__ void __launch_bounds__(kThreads) decode_kernel(const __grid_constant__ Step step, View3<T> to) {
   constexpr int kOwn = kDim / kLanes;
-  constexpr int kSize = 2 + kDim;
+  constexpr int kKeys = kWhole && kGroup * sizeof(T) <= 8 ? 2 : 1;  // of a team at once: what registers hold
   using OwnPart = Part<T, kOwn, kWhole>;
   __shared__ alignas(16) float queries[kGroup][kDim];
   __shared__ alignas(16) T fresh_key[kDim], fresh_value[kDim];
@@ -168,11 +205,14 @@ __global__ void __launch_bounds__(kThreads) decode_kernel(const __grid_constant_
   const int heads = min(kGroup, step.group - chunk * kGroup);
 
   // Entries of earlier steps may be read before this step's projections are there.
-  OwnPart key{}, value{};
+  OwnPart next_keys[kKeys] = {}, next_values[kKeys] = {};
   const auto load = [&](std::int64_t at) {
-    if (at >= end) return;
-    key.load(keys + at * d, lane, d);
-    value.load(values + at * d, lane, d);
+#pragma unroll
+    for (int key = 0; key < kKeys; ++key, at += kTeams) {
+      if (at >= end) continue;
+      next_keys[key].load(keys + at * d, lane, d);
+      next_values[key].load(values + at * d, lane, d);
+    }
   };
   load(first + team);
   const float* cos = step.common->cos + static_cast<std::int64_t>(cache.position) * step.rope_dims;
@@ -202,15 +242,21 @@ __global__ void __launch_bounds__(kThreads) decode_kernel(const __grid_constant_
 #pragma unroll
     for (int i = 0; i < kOwn; ++i) state.out[r][i] = 0;
   }
-  for (std::int64_t base = first; base < end; base += kTeams) {
-    const OwnPart key_now = key, value_now = value;
-    load(base + kTeams + team);
-    take<T, kDim, kGroup, kWhole>(key_now, value_now, queries, lane, base + team < end, state);
+  for (std::int64_t base = first + team; base - team < end; base += kTeams * kKeys) {
+    OwnPart now_keys[kKeys], now_values[kKeys];
+#pragma unroll
+    for (int key = 0; key < kKeys; ++key) {
+      now_keys[key] = next_keys[key];
+      now_values[key] = next_values[key];
+    }
+    load(base + kTeams * kKeys);
+    take<T, kDim, kGroup>(now_keys, now_values, queries, lane, (end - base + kTeams - 1) / kTeams, state);
   }
   if (share == shares - 1) {
-    key.load(fresh_key, lane, kDim);
-    value.load(fresh_value, lane, kDim);
-    take<T, kDim, kGroup, kWhole>(key, value, queries, lane, team == 0, state);
+    OwnPart own_key[1], own_value[1];
+    own_key[0].load(fresh_key, lane, kDim);
+    own_value[0].load(fresh_value, lane, kDim);
+    take<T, kDim, kGroup>(own_key, own_value, queries, lane, team == 0 ? 1 : 0, state);
   }
 
 #pragma unroll
@@ -240,7 +286,7 @@ __global__ void __launch_bounds__(kThreads) decode_kernel(const __grid_constant_
   }
   __syncthreads();
   const std::int64_t place = static_cast<std::int64_t>(row) * gridDim.y + blockIdx.y;
-  float* partials = step.partials + place * gridDim.x * kGroup * kSize;
+  auto* partials = static_cast<ShareOfHead<kDim>*>(step.partials) + place * gridDim.x * kGroup;
   for (int i = thread; i < heads * kDim; i += kThreads) {
     const int head = i / kDim, at = i % kDim;
     float high = -INFINITY, sum = 0, all = 0;
@@ -256,11 +302,11 @@ __global__ void __launch_bounds__(kThreads) decode_kernel(const __grid_constant_
       if (at < d) to.row(row, first_head + head)[at] = from_f32<T>(all / sum);
       continue;
     }
-    float* partial = partials + (share * kGroup + head) * kSize;
-    partial[2 + at] = all;
+    ShareOfHead<kDim>& partial = partials[share * kGroup + head];
+    partial.out[at] = all;
     if (at != 0) continue;
-    partial[0] = high;
-    partial[1] = sum;
+    partial.most = high;
+    partial.sum = sum;
   }
   if (shares == 1) return;
   __threadfence();
@@ -272,7 +318,7 @@ __global__ void __launch_bounds__(kThreads) decode_kernel(const __grid_constant_
   __syncthreads();
   if (!last) return;
   __threadfence();
-  merge_shares<T, kDim, kGroup>(step, partials, shares, heads, row, first_head, to);
+  merge_shares<T, kDim, kGroup, kWhole>(partials, shares, heads, d, row, first_head, to);
 }
 
 // How a shape is cut into blocks.
@@ -298,11 +344,12 @@ Cut cut_of(const DecodeShape& shape) {
 template <typename T>
 void choose(Runtime& rt, const Cut& cut, dim3 blocks, const Step& step, const Tensor& out) {
   const auto start = [&](auto* kernel) {
-    launch_early(rt, "attention of a decoding step", kernel, blocks, kThreads, step, view3<T>(out));
+    launch_early(rt, "attention of a decoding step", kernel, blocks, kThreads, 0, step, view3<T>(out));
   };
-  if (!cut.whole)
-    return cut.group == 1 ? start(decode_kernel<T, kMaxHeadDim, 1, false>)
-                          : start(decode_kernel<T, kMaxHeadDim, 2, false>);
+  if (!cut.whole) {
+    if (cut.group == 1) return start(decode_kernel<T, kMaxHeadDim, 1, false>);
+    return start(decode_kernel<T, kMaxHeadDim, 2, false>);
+  }
   if (cut.dim == 64) {
     if (cut.group == 1) return start(decode_kernel<T, 64, 1, true>);
     if (cut.group == 2) return start(decode_kernel<T, 64, 2, true>);
@@ -329,7 +376,7 @@ Result<std::unique_ptr<CudaDecodeTable>> CudaDecodeTable::create(Runtime& rt, co
   table->host_.resize(sizeof(StepView) + bytes(shape.layers * shape.rows, sizeof(CacheView)));
   FINCHKV_ASSIGN_OR_RETURN(table->memory_, rt.allocate(table->host_.size()));
   FINCHKV_ASSIGN_OR_RETURN(table->partials_,
-                           rt.allocate(bytes(places * table->shares_ * cut.group * (2 + cut.dim), sizeof(float))));
+                           rt.allocate(bytes(places * table->shares_ * cut.group * (4 + cut.dim), sizeof(float))));
   FINCHKV_ASSIGN_OR_RETURN(table->counters_, rt.allocate(bytes(places, sizeof(unsigned))));
   rt.check(cudaMemsetAsync(table->counters_.get(), 0, bytes(places, sizeof(unsigned)), rt.stream()),
            "a table of decoding caches");

@@ -40,7 +40,7 @@ class CudaDecodeTable final : public DecodeTable {
   [[nodiscard]] const CacheView* caches(std::int64_t layer) const;  ///< [rows]
   /// What the blocks of one attention leave for the last of them: `counters` are zero between attentions.
   [[nodiscard]] unsigned* counters() const { return static_cast<unsigned*>(counters_.get()); }
-  [[nodiscard]] float* partials() const { return static_cast<float*>(partials_.get()); }
+  [[nodiscard]] void* partials() const { return partials_.get(); }
   /// Shares that the keys of a sequence are cut into, at most.
   [[nodiscard]] int shares() const { return shares_; }
 

@@ -4,8 +4,9 @@
 // of W serves them all. A lane loads 16 bytes of two outputs, neighbours along k; which of the products' k a value
 // takes is free as long as x goes the same way, so no shuffling is needed. 8-bit weights (e4m3, a scale per output)
 // become bf16 on the way, which is exact. The warps of a block share k out among them
-// and add up in a fixed order; a row's sum has the same order whatever the number of rows. The first loads of W are
-// under way before the kernel that makes x has ended.
+// and add up in a fixed order; a row's sum has the same order whatever the number of rows. Each lane copies its own
+// pieces of W to shared memory some steps ahead, so enough is on its way without holding registers or waiting for other
+// lanes; the first of it before the kernel that makes x has ended.
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/ops.h"
 #include "kernels/cuda/tensor_core.cuh"
@@ -15,7 +16,8 @@ namespace {
 
 constexpr int kWarps = 8;
 constexpr int kThreads = kWarps * 32;
-constexpr int kTile = 16;  // outputs of a piece
+constexpr int kTile = 16;   // outputs of a piece
+constexpr int kStages = 8;  // of W on its way to a block, by pieces: 64 KiB
 
 using E4m3 = std::uint8_t;
 
@@ -33,12 +35,14 @@ struct Args {
   bool accumulate;
 };
 
-__device__ __forceinline__ uint4 load_once(const void* from) {
-  uint4 to;
-  asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
-               : "=r"(to.x), "=r"(to.y), "=r"(to.z), "=r"(to.w)
-               : "l"(from));
-  return to;
+// As tensor_core.cuh's, but for memory that only this lane reads: nothing else keeps accesses in order.
+__device__ __forceinline__ void copy_ahead(uint4* shared, const void* global) {
+  const auto at = static_cast<std::uint32_t>(__cvta_generic_to_shared(shared));
+  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16;\n" ::"r"(at), "l"(global) : "memory");
+}
+template <int kOpen>
+__device__ __forceinline__ void wait_ahead() {
+  asm volatile("cp.async.wait_group %0;\n" ::"n"(kOpen) : "memory");
 }
 
 // Four weights as two pairs of bf16.
@@ -61,16 +65,21 @@ __device__ __forceinline__ void widen(const uint4& from, int at, std::uint32_t& 
 
 // kPieces of 16 outputs (gated: 8 of gate and the same 8 of up) by kColumns times 8 rows of x.
 template <typename T, int kPieces, int kColumns, bool kGated>
-__global__ void __launch_bounds__(kThreads, 2) few_rows_kernel(const __grid_constant__ Args args) {
-  constexpr int kVectors = kWide<T> / 8;                            // 16 bytes of x that go with 16 bytes of W
-  constexpr int kDeep = kColumns * kVectors > 4 ? 1 : 4 / kPieces;  // steps that are loaded together
-  constexpr int kOutputs = kGated ? kTile / 2 : kTile;              // of a piece
+__global__ void __launch_bounds__(kThreads, kPieces == 1 && sizeof(T) == 2 ? 3 : 2)
+    few_rows_kernel(const __grid_constant__ Args args) {
+  constexpr int kVectors = kWide<T> / 8;  // 16 bytes of x that go with 16 bytes of W
+  constexpr int kDeep = kColumns * kVectors > 4 ? 1 : kColumns * kVectors > 2 ? 2 : 4;  // steps of x held at once
+  constexpr int kOutputs = kGated ? kTile / 2 : kTile;                                  // of a piece
+  constexpr int kAhead = kStages / kPieces;
   __shared__ float shares[kWarps][kPieces][kColumns * 8][kTile + 1];
+  extern __shared__ uint4 ring[];  // [kAhead][kPieces][2][kThreads]
   start_next();
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
   const int quad = lane / 4, part = lane % 4 * kWide<T>;
   const std::int64_t first = static_cast<std::int64_t>(blockIdx.x) * (kPieces * kOutputs);
   const std::int64_t outputs = kGated ? args.out / 2 : args.out;
+  const std::int64_t steps = args.in / kStep<T>, share = (steps + kWarps - 1) / kWarps;
+  const int begin = static_cast<int>(min(warp * share, steps)), end = static_cast<int>(min(begin + share, steps));
   const T* rows[kPieces][2];
 #pragma unroll
   for (int p = 0; p < kPieces; ++p) {
@@ -79,36 +88,25 @@ __global__ void __launch_bounds__(kThreads, 2) few_rows_kernel(const __grid_cons
     rows[p][0] = static_cast<const T*>(args.w) + low * args.in + part;
     rows[p][1] = static_cast<const T*>(args.w) + high * args.in + part;
   }
-  const std::int64_t steps = args.in / kStep<T>, share = (steps + kWarps - 1) / kWarps;
-  const std::int64_t begin = min(warp * share, steps), end = min(begin + share, steps);
-  uint4 weights[kDeep][kPieces][2];
-  const auto load = [&](std::int64_t step) {
-#pragma unroll
-    for (int u = 0; u < kDeep; ++u) {
-      if (step + u >= end) continue;
+  const auto place = [&](int stage, int p, int half) -> uint4* {
+    return ring + ((stage * kPieces + p) * 2 + half) * kThreads + threadIdx.x;
+  };
+  const auto fetch = [&](int step, int stage) {
+    if (step < end) {
 #pragma unroll
       for (int p = 0; p < kPieces; ++p) {
-        weights[u][p][0] = load_once(rows[p][0] + (step + u) * kStep<T>);
-        weights[u][p][1] = load_once(rows[p][1] + (step + u) * kStep<T>);
+        copy_ahead(place(stage, p, 0), rows[p][0] + static_cast<std::int64_t>(step) * kStep<T>);
+        copy_ahead(place(stage, p, 1), rows[p][1] + static_cast<std::int64_t>(step) * kStep<T>);
       }
     }
+    commit_copies();
   };
-  load(begin);
+#pragma unroll
+  for (int i = 0; i < kAhead; ++i) fetch(begin + i, i);
   wait_for_inputs();
 
-  float sum[kPieces][kColumns][4] = {};
-  for (std::int64_t step = begin; step < end; step += kDeep) {
-    uint4 now[kDeep][kPieces][2];
-    uint4 x[kDeep][kColumns][kVectors];
-#pragma unroll
-    for (int u = 0; u < kDeep; ++u) {
-#pragma unroll
-      for (int p = 0; p < kPieces; ++p) {
-        now[u][p][0] = weights[u][p][0];
-        now[u][p][1] = weights[u][p][1];
-      }
-    }
-    load(step + kDeep);
+  uint4 next_x[kDeep][kColumns][kVectors];
+  const auto load_x = [&](int step) {
 #pragma unroll
     for (int u = 0; u < kDeep; ++u) {
 #pragma unroll
@@ -116,19 +114,36 @@ __global__ void __launch_bounds__(kThreads, 2) few_rows_kernel(const __grid_cons
         const std::int64_t row = c * 8 + quad;
         const auto* from = reinterpret_cast<const uint4*>(args.x + row * args.x_stride + (step + u) * kStep<T> + part);
 #pragma unroll
-        for (int i = 0; i < kVectors; ++i) x[u][c][i] = step + u < end && row < args.n ? from[i] : uint4{};
+        for (int i = 0; i < kVectors; ++i) next_x[u][c][i] = step + u < end && row < args.n ? from[i] : uint4{};
       }
     }
+  };
+  load_x(begin);
+  float sum[kPieces][kColumns][4] = {};
+  int stage = 0;
+  for (int step = begin; step < end; step += kDeep) {
+    uint4 x[kDeep][kColumns][kVectors];
+#pragma unroll
+    for (int u = 0; u < kDeep; ++u) {
+#pragma unroll
+      for (int c = 0; c < kColumns; ++c) {
+#pragma unroll
+        for (int i = 0; i < kVectors; ++i) x[u][c][i] = next_x[u][c][i];
+      }
+    }
+    load_x(step + kDeep);
 #pragma unroll
     for (int u = 0; u < kDeep; ++u) {
       if (step + u >= end) continue;  // the same for the whole warp
+      wait_ahead<kAhead - 1>();       // a lane reads what it copied itself
 #pragma unroll
       for (int p = 0; p < kPieces; ++p) {
+        const uint4 low = *place(stage, p, 0), high = *place(stage, p, 1);
 #pragma unroll
         for (int i = 0; i < 2 * kVectors; ++i) {  // four weights of each of the two outputs
           std::uint32_t a[4];
-          widen(now[u][p][0], i, a[0], a[2], T{});
-          widen(now[u][p][1], i, a[1], a[3], T{});
+          widen(low, i, a[0], a[2], T{});
+          widen(high, i, a[1], a[3], T{});
 #pragma unroll
           for (int c = 0; c < kColumns; ++c) {
             const uint4& right = x[u][c][i / 2];
@@ -136,6 +151,8 @@ __global__ void __launch_bounds__(kThreads, 2) few_rows_kernel(const __grid_cons
           }
         }
       }
+      fetch(step + u + kAhead, stage);
+      stage = stage + 1 == kAhead ? 0 : stage + 1;
     }
   }
 #pragma unroll
@@ -175,8 +192,12 @@ template <typename T, int kPieces, int kColumns, bool kGated>
 void launch(Runtime& rt, const Args& args) {
   constexpr std::int64_t kOutputs = kPieces * (kGated ? kTile / 2 : kTile);
   const std::int64_t outputs = kGated ? args.out / 2 : args.out;
-  launch_early(rt, "a product of few rows", few_rows_kernel<T, kPieces, kColumns, kGated>,
-               dim3(static_cast<unsigned>((outputs + kOutputs - 1) / kOutputs)), kThreads, args);
+  constexpr int kRing = kStages * 2 * kThreads * static_cast<int>(sizeof(uint4));
+  const auto kernel = few_rows_kernel<T, kPieces, kColumns, kGated>;
+  rt.check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kRing),
+           "shared memory for a product of few rows");
+  launch_early(rt, "a product of few rows", kernel, dim3(static_cast<unsigned>((outputs + kOutputs - 1) / kOutputs)),
+               kThreads, kRing, args);
 }
 
 // More rows of x take more outputs at once, so that reading x does not cost more than reading W.

@@ -71,16 +71,23 @@ void launch(Runtime& rt, const Tensor& x, const Tensor& w, float eps, const Tens
   const int d = static_cast<int>(x.dim(2));
   if (rows == 0) return;
   if (x.dim(1) == 1 && d >= 512 && d <= kThreads * kVectors * 4 && d % 8 == 0 && rows_aligned(x) && rows_aligned(y)) {
-    launch_early(rt, "RMSNorm", norm_long_rows<Out>, dim3(static_cast<unsigned>(rows)), kThreads, view3<const float>(x),
-                 w.data<float>(), eps, view3<Out>(y), d);
+    launch_early(rt, "RMSNorm", norm_long_rows<Out>, dim3(static_cast<unsigned>(rows)), kThreads, 0,
+                 view3<const float>(x), w.data<float>(), eps, view3<Out>(y), d);
   } else {
     constexpr std::int64_t kRows = kThreads / 32;
     launch_early(rt, "RMSNorm", norm_any_rows<Out>, dim3(static_cast<unsigned>((rows + kRows - 1) / kRows)), kThreads,
-                 view3<const float>(x), w.data<float>(), eps, view3<Out>(y), rows, static_cast<int>(x.dim(1)), d);
+                 0, view3<const float>(x), w.data<float>(), eps, view3<Out>(y), rows, static_cast<int>(x.dim(1)), d);
   }
 }
 
 }  // namespace
+
+// Which kernel is asked does not matter: all are compiled for the same GPUs. Code that was made from what is meant for
+// older ones has no waiting in it, whatever the GPU could do.
+bool kernels_can_wait() {
+  cudaFuncAttributes attributes{};
+  return cudaFuncGetAttributes(&attributes, norm_long_rows<Bf16>) == cudaSuccess && attributes.ptxVersion >= 90;
+}
 
 void rms_norm(Runtime& rt, const Tensor& x, const Tensor& w, float eps, const Tensor& y) {
   if (y.type() == ElementType::kBF16)

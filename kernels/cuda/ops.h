@@ -13,6 +13,9 @@
 
 namespace finchkv::kernels::cuda {
 
+/// Whether kernels were compiled so that they can start early and wait for their inputs (launch.cuh).
+[[nodiscard]] bool kernels_can_wait();
+
 // --- norm.cu, elementwise.cu
 void rms_norm(Runtime& rt, const Tensor& x, const Tensor& w, float eps, const Tensor& y);
 void copy(Runtime& rt, const Tensor& x, const Tensor& y);

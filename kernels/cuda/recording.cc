@@ -35,7 +35,12 @@ class GraphRecording final : public Recording {
 std::unique_ptr<Recording> try_record(Runtime& rt, const std::function<void()>& work) {
   rt.enter();
   if (rt.failed() || !rt.begin_capture()) return nullptr;
-  work();
+  try {
+    work();
+  } catch (...) {  // no memory on the host: the stream must not stay in recording
+    const Graph dropped(rt.end_capture().graph);
+    throw;
+  }
   auto captured = rt.end_capture();
   const Graph graph(captured.graph);
   if (graph.get() == nullptr) return nullptr;

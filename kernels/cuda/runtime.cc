@@ -1,11 +1,12 @@
 #include "kernels/cuda/runtime.h"
 
 #include <algorithm>
-#include <cstdlib>
 #include <cstring>
 #include <limits>
 
 #include <fmt/format.h>
+
+#include "kernels/cuda/ops.h"
 
 namespace finchkv::kernels::cuda {
 namespace {
@@ -48,7 +49,7 @@ Status Runtime::init(int ordinal) {
   FINCHKV_ASSIGN_OR_RETURN(Stream stream, make_stream());
   stream_ = std::make_shared<Stream>(std::move(stream));
   FINCHKV_ASSIGN_OR_RETURN(aside_, make_stream());
-  early_launches_ = capability_ >= 90 && std::getenv("FINCHKV_X_LATE") == nullptr;
+  early_launches_ = kernels_can_wait();
   for (StagingSlot& slot : slots_) {
     FINCHKV_ASSIGN_OR_RETURN(slot.memory, make_pinned(kSlotBytes));
     FINCHKV_ASSIGN_OR_RETURN(slot.free, make_event());
@@ -78,6 +79,10 @@ Result<std::shared_ptr<void>> Runtime::allocate(std::size_t bytes) {
         fmt::format("no GPU memory for {} bytes more; {} of {} are free", bytes, free, total));
   }
   FINCHKV_RETURN_IF_ERROR(cuda_status(error, "taking GPU memory"));
+  return own(memory, bytes);
+}
+
+std::shared_ptr<void> Runtime::own(void* memory, std::size_t bytes) const {
   *taken_ += bytes;
   return std::shared_ptr<void>(memory, [stream = stream_, ordinal = ordinal_, taken = taken_, bytes](void* p) {
     *taken -= bytes;
@@ -106,15 +111,14 @@ std::shared_ptr<void> Runtime::captured_scratch(std::size_t bytes) {
     void* memory = nullptr;
     check(cudaMallocAsync(&memory, std::max<std::size_t>(bytes, 1), aside_.get()), "a recorded step");
     if (memory == nullptr) return nullptr;
-    pieces.push_back({std::shared_ptr<void>(memory, [stream = stream_](void* p) { cudaFreeAsync(p, stream->get()); }),
-                      bytes, false});
+    pieces.push_back({own(memory, bytes), bytes, false});
   }
   pieces[at].taken = true;
   return {pieces[at].memory.get(), [all = capture_->pieces(), at](void*) { (*all)[at].taken = false; }};
 }
 
 bool Runtime::begin_capture() {
-  // Products of other streams' work are none of ours: only this thread is held to what may be recorded.
+  // Other threads may go on with what cannot be recorded, on streams of their own.
   if (cudaStreamBeginCapture(stream(), cudaStreamCaptureModeThreadLocal) != cudaSuccess) {
     static_cast<void>(cudaGetLastError());
     return false;

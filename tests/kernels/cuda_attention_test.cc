@@ -111,8 +111,8 @@ TEST_P(CudaAttention, DecodeStepLikeTheCpu) {
   struct Heads {
     std::int64_t heads, kv_heads, d;
   };
-  for (const Heads h : {Heads{9, 3, 64}, Heads{32, 8, 128}, Heads{4, 4, 128}, Heads{16, 2, 64}, Heads{24, 2, 128}, Heads{4, 2, 20},
-                        Heads{6, 2, 80}}) {
+  for (const Heads h : {Heads{9, 3, 64}, Heads{32, 8, 128}, Heads{4, 4, 128}, Heads{16, 2, 64}, Heads{24, 2, 128},
+                        Heads{4, 2, 20}, Heads{6, 2, 80}}) {
     for (const bool interleaved : {true, false}) {
       const std::vector<std::int64_t> used = {0, 5, 63, 700, 2048, 129, 64};
       const auto n = static_cast<std::int64_t>(used.size());

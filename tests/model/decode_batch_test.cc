@@ -65,7 +65,8 @@ class DecodeBatchTest : public ::testing::TestWithParam<On> {
 TEST_P(DecodeBatchTest, EverySequenceGetsWhatItGetsAlone) {
   const std::vector<std::size_t> lengths = {3, 40, 17, 64, 1, 62};
   const std::vector<std::vector<std::size_t>> steps = {
-      {0, 1}, {1, 0}, {0, 1, 2}, {2, 3}, {3}, {5, 4, 3, 2, 1, 0}, {0, 2, 4}, {1, 3, 5}, {4, 5, 0, 1, 2, 3}, {2, 0}, {5}};
+      {0, 1},    {1, 0},    {0, 1, 2},          {2, 3}, {3}, {5, 4, 3, 2, 1, 0},
+      {0, 2, 4}, {1, 3, 5}, {4, 5, 0, 1, 2, 3}, {2, 0}, {5}};
   std::vector<DecodeContext> together, alone;
   for (const std::size_t n : lengths) {
     together.push_back(sequence(*model, n));
