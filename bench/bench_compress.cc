@@ -2,7 +2,7 @@
 //
 // usage: bench_compress [--shape llama-3.1-8b] [--doc 32768] [--chunk 4096] [--keep 2048] [--prompt 64]
 //                       [--policy finch] [--compute bf16|fp8] [--attention cudnn|own] [--repeat 3] [--store DIR]
-//                       [--read-threads 8]
+//                       [--read-threads 15]
 // Prints one JSON object. `gemm_s` and `attention_s` are what this run's own product calls (SwiGLU with them) and
 // attention calls of the same shapes take alone, with every layer's weights in turn; `floor_s` is the matrix work at
 // the rate of a large product of this run. Run it beside the peer script and compare ratios. With --store the set also
@@ -16,6 +16,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -63,7 +64,7 @@ struct Options {
   std::string attention = "cudnn";
   std::string store;
   std::int64_t doc = 32768, chunk = 4096, keep = 2048, prompt = 64, repeat = 3;
-  std::int64_t read_threads = 8;
+  std::optional<std::size_t> read_threads;
 };
 
 ModelConfig config_of(const std::string& shape) {
@@ -287,8 +288,7 @@ nlohmann::ordered_json reload_from_store(const Options& o, Transformer& model, c
   if (std::filesystem::exists(o.store)) {
     ok_or_exit(finchkv::Status::invalid_argument(o.store + " is there: name a new folder"));
   }
-  const auto host = value_or_exit(
-      finchkv::cache_store::open_rocksdb_store(o.store, {.read_threads = static_cast<std::size_t>(o.read_threads)}));
+  const auto host = value_or_exit(finchkv::cache_store::open_rocksdb_store(o.store, {.read_threads = o.read_threads}));
   const auto view = value_or_exit(host->view({}));
   constexpr std::int64_t kTimes = 9;
   Device& device = model.device();
@@ -326,7 +326,7 @@ Options parse(int argc, char** argv) {
     if (flag == "--compute") o.compute = value;
     if (flag == "--attention") o.attention = value;
     if (flag == "--store") o.store = value;
-    if (flag == "--read-threads") o.read_threads = std::atoll(value.c_str());
+    if (flag == "--read-threads") o.read_threads = static_cast<std::size_t>(std::atoll(value.c_str()));
     if (flag == "--doc") o.doc = std::atoll(value.c_str());
     if (flag == "--chunk") o.chunk = std::atoll(value.c_str());
     if (flag == "--keep") o.keep = std::atoll(value.c_str());
