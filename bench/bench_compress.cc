@@ -2,7 +2,7 @@
 //
 // usage: bench_compress [--shape llama-3.1-8b] [--doc 32768] [--chunk 4096] [--keep 2048] [--prompt 64]
 //                       [--policy finch] [--compute bf16|fp8] [--attention cudnn|own] [--repeat 3] [--store DIR]
-//                       [--lengths 31000,30011] [--profile-after N] [--read-threads 8] [--help]
+//                       [--lengths 31000,30011] [--profile-after N] [--read-threads 15] [--help]
 //        bench_compress --documents N [--doc L] [--mixed] [--rows 8192] ...
 // Prints one JSON object. `gemm_s` and `attention_s` are what this run's own product calls (SwiGLU with them) and
 // attention calls of the same shapes take alone, with every layer's weights in turn; `floor_s` is the matrix work at
@@ -20,7 +20,7 @@
 #include <functional>
 #include <map>
 #include <memory>
-#include <sstream>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -74,7 +74,7 @@ struct Options {
   std::vector<std::int64_t> lengths;
   std::int64_t doc = 32768, chunk = 4096, keep = 2048, prompt = 64, repeat = 3;
   std::int64_t profile_after = 0;  ///< 0: measure
-  std::int64_t read_threads = 8;
+  std::optional<std::size_t> read_threads;
   std::int64_t documents = 0, rows = finchkv::compressor::BatchOptions{}.rows;
   bool mixed = false;
 };
@@ -304,8 +304,7 @@ nlohmann::ordered_json reload_from_store(const Options& o, Transformer& model, c
   if (std::filesystem::exists(o.store)) {
     ok_or_exit(finchkv::Status::invalid_argument(o.store + " is there: name a new folder"));
   }
-  const auto host = value_or_exit(
-      finchkv::cache_store::open_rocksdb_store(o.store, {.read_threads = static_cast<std::size_t>(o.read_threads)}));
+  const auto host = value_or_exit(finchkv::cache_store::open_rocksdb_store(o.store, {.read_threads = o.read_threads}));
   const auto view = value_or_exit(host->view({}));
   constexpr std::int64_t kTimes = 9;
   Device& device = model.device();
@@ -460,7 +459,10 @@ Options parse(int argc, char** argv) {
   app.add_option("--lengths", o.lengths, "Also documents of these lengths, each read twice")
       ->type_name("N,N,...")
       ->delimiter(',');
-  app.add_option("--read-threads", o.read_threads, "Threads that read from the store")->type_name("N")->check(any);
+  app.add_option("--read-threads", o.read_threads,
+                 "Threads that read from the store; the store's own choice if not given")
+      ->type_name("N")
+      ->check(any);
   app.add_option("--profile-after", o.profile_after,
                  "Only mark the chunk after so many others for a profiler (bench/compress_profile.h)")
       ->type_name("N")

@@ -13,14 +13,18 @@ namespace finchkv::cache_store {
 namespace {
 
 constexpr std::uint64_t kWorthHelp = 1 << 20;
+// With so many helpers the caller leaves reading to them: it has layers to hand on (to a GPU, which would idle), and
+// they are late by as long as it reads.
+constexpr std::size_t kEnoughHelp = 8;
 
 // What the caller and the pool's threads share.
 class Work {
  public:
-  Work(EntryReader reader, OpenSource open_source, StreamOptions options)
+  Work(EntryReader reader, OpenSource open_source, StreamOptions options, bool caller_reads_ahead)
       : reader_(std::move(reader)),
         open_source_(std::move(open_source)),
         options_(std::move(options)),
+        caller_reads_ahead_(caller_reads_ahead),
         halves_(std::size_t{2} * reader_.head().shape.n_layers) {}
 
   // Reads the next half of a layer that nobody has begun; false when there is none.
@@ -53,15 +57,19 @@ class Work {
   // Until the layer is there, or something is wrong. `source` is needed as long as there are layers to read. `take`:
   // and forgets it.
   Result<EntryReader::Layer> wait(std::uint32_t layer, BlockSource* source, bool take) {
-    Entry& keys = halves_[std::size_t{2} * layer];
-    Entry& values = halves_[std::size_t{2} * layer + 1];
-    bool more = true;  // somebody else is at the layer: then the next ones, not idling
+    const std::size_t first = std::size_t{2} * layer;
+    Entry& keys = halves_[first];
+    Entry& values = halves_[first + 1];
+    const auto there = [&] { return keys.read && values.read; };
     for (;;) {
       {
         std::unique_lock lock(mutex_);
         if (keys.taken) return Status::invalid_argument(fmt::format("layer {} was taken already", layer));
-        const auto there = [&] { return keys.read && values.read; };
-        if (!more) changed_.wait(lock, [&] { return there() || !status_.is_ok(); });
+        // Somebody else is at the layer: then the next ones, not idling.
+        const bool begun = next_ >= first + 2;
+        if (next_ == halves_.size() || (begun && !caller_reads_ahead_)) {
+          changed_.wait(lock, [&] { return there() || !status_.is_ok(); });
+        }
         if (there()) {
           EntryReader::Layer joined = reader_.join(layer, *keys.read, *values.read);
           if (take) keys = values = {.read = std::nullopt, .taken = true};
@@ -69,7 +77,7 @@ class Work {
         }
         if (!status_.is_ok()) return status_;
       }
-      more = read_one(*source);
+      read_one(*source);
     }
   }
 
@@ -92,6 +100,7 @@ class Work {
   const EntryReader reader_;
   const OpenSource open_source_;
   const StreamOptions options_;
+  const bool caller_reads_ahead_;
   std::mutex mutex_;
   std::condition_variable changed_;
   std::vector<Entry> halves_;  // by layer: keys, values with origins
@@ -151,11 +160,10 @@ std::unique_ptr<EntryStream> make_layer_stream(EntryInfo info, EntryReader reade
                                                OpenSource open_source, ReadPool* pool, StreamOptions options) {
   const bool worth_it = pool != nullptr && reader.head().stored_bytes >= kWorthHelp;
   const std::size_t halves = std::size_t{2} * reader.head().shape.n_layers;
-  auto work = std::make_shared<Work>(std::move(reader), std::move(open_source), std::move(options));
-  if (worth_it) {
-    const std::size_t helpers = std::min(pool->threads(), halves - 1);
-    for (std::size_t i = 0; i < helpers; ++i) pool->post([work] { work->help(); });
-  }
+  const std::size_t helpers = worth_it ? std::min(pool->threads(), halves - 1) : 0;
+  auto work =
+      std::make_shared<Work>(std::move(reader), std::move(open_source), std::move(options), helpers < kEnoughHelp);
+  for (std::size_t i = 0; i < helpers; ++i) pool->post([work] { work->help(); });
   return std::make_unique<LayerStream>(std::move(info), std::move(work), std::move(source));
 }
 

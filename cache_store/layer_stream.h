@@ -1,5 +1,6 @@
 // LayerStream: an EntryStream over an EntryReader. Layers are read ahead, half a layer at a time, by a pool's threads
-// and by the caller, who never waits while there is a half that nobody has begun.
+// and by the caller, who never waits for a layer that nobody has begun, nor, unless many threads help, while there is
+// any half to begin.
 //
 // Internal to cache_store. Used from one thread at a time; the pool's threads may outlive it and share what they need.
 #pragma once

@@ -22,6 +22,7 @@ using cache_store::PutRequest;
 using cache_store::Sharing;
 using cache_store::Store;
 using cache_store::StoreStats;
+using cache_store::StreamOptions;
 using cache_store::Tenant;
 using model::TokenId;
 
