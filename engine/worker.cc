@@ -217,7 +217,7 @@ void Worker::decode_step() {
   const auto over =
       std::stable_partition(sequences_.begin(), sequences_.end(), [](const auto& s) { return s->next.has_value(); });
   std::vector<std::unique_ptr<Sequence>> ending(std::make_move_iterator(over),
-                                                 std::make_move_iterator(sequences_.end()));
+                                                std::make_move_iterator(sequences_.end()));
   sequences_.erase(over, sequences_.end());
   for (const auto& sequence : ending) sequence->end();
 }
@@ -233,9 +233,7 @@ void Worker::step_together(std::span<const std::unique_ptr<Sequence>> members) {
     appended.push_back(member->context->appended());
   }
   model::DecodeBatch batch(*replica_, contexts);
-  const bool alone = members.size() == 1;
-  model::AttentionContext& context = alone ? static_cast<model::AttentionContext&>(*contexts[0]) : batch;
-  const auto logits = replica_->forward(tokens, context, alone ? model::LogitRows::kLast : model::LogitRows::kAll);
+  const auto logits = replica_->forward(tokens, batch, model::LogitRows::kAll);
   if (logits.is_ok()) {
     const auto vocab = static_cast<std::size_t>(replica_->config().vocab);
     for (std::size_t i = 0; i < members.size(); ++i) {
@@ -245,7 +243,7 @@ void Worker::step_together(std::span<const std::unique_ptr<Sequence>> members) {
   }
   static_cast<void>(replica_->device().synchronize());
   for (std::size_t i = 0; i < members.size(); ++i) contexts[i]->rewind(appended[i]);
-  if (alone) {
+  if (members.size() == 1) {
     members[0]->failure = logits.status();
     members[0]->next.reset();
     return;

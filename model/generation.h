@@ -24,6 +24,9 @@ class Generation {
 
   /// With the logits behind all that was run so far: the next token to run, or nothing when the answer is over.
   [[nodiscard]] std::optional<TokenId> next(std::span<const float> logits);
+  /// The same with the token that was chosen elsewhere: for greedy answers, the likeliest.
+  [[nodiscard]] std::optional<TokenId> accept(TokenId id);
+  [[nodiscard]] bool greedy() const { return options_.sampler.temperature == 0.0F; }
   /// When next() gave nothing: what has not been shown yet goes to on_text.
   [[nodiscard]] Answer take();
 
