@@ -1,6 +1,7 @@
 #include "compressor/batch_reader.h"
 
 #include <algorithm>
+#include <chrono>
 #include <iterator>
 #include <optional>
 #include <utility>
@@ -30,6 +31,7 @@ Status check_tokens(std::span<const model::TokenId> tokens, const char* what, st
 struct BatchReader::Document {
   ReadJob job;
   std::unique_ptr<Reading> reading;  // null while it waits
+  double pass_ms = 0;                // its share
 
   [[nodiscard]] std::int64_t first_rows() const { return job.plan.reader->most_rows(job.plan); }
   void end(Result<ReadResult> result) {
@@ -45,7 +47,7 @@ BatchReader::BatchReader(model::Transformer& model, const BatchOptions& options)
 BatchReader::~BatchReader() = default;
 
 void BatchReader::add(ReadJob job) {
-  Document document{std::move(job), nullptr};
+  Document document{std::move(job), nullptr, 0};
   const std::int64_t vocabulary = model_->config().vocab;
   Status fine = check_tokens(document.job.plan.document, "document", vocabulary);
   if (fine.is_ok()) fine = check_tokens(document.job.plan.prompt, "prompt", vocabulary);
@@ -182,7 +184,9 @@ Status BatchReader::run(std::vector<Document>& members, bool& touched) {
     rows.push_back({&member.reading->context(), static_cast<std::int64_t>(tokens_.size()) - before, Status::ok()});
   }
   model::RaggedContext ragged(std::move(rows));
+  const auto start = std::chrono::steady_clock::now();
   const Status ran = model_->forward(tokens_, ragged, model::LogitRows::kNone).status();
+  const double ms = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
   touched = ragged.touched();
   FINCHKV_RETURN_IF_ERROR(ran);
   // Those that failed on their own leave; what follows is for the rest.
@@ -190,6 +194,8 @@ Status BatchReader::run(std::vector<Document>& members, bool& touched) {
   for (std::size_t i = 0; i < members.size(); ++i) {
     const Status& failure = ragged.members()[i].failure;
     if (failure.is_ok()) {
+      const auto share = static_cast<double>(ragged.members()[i].rows) / static_cast<double>(tokens_.size());
+      members[i].pass_ms += ms * share;
       rest.push_back(std::move(members[i]));
     } else {
       members[i].end(failure);
@@ -212,7 +218,9 @@ void BatchReader::after_success(std::vector<Document> members) {
     if (member.job.progress && !member.job.progress(reading.tokens_read(), all)) {
       member.end(Status::unavailable("reading the document was stopped"));
     } else if (reading.next_rows() == 0) {
-      member.end(reading.finish());
+      Result<ReadResult> result = reading.finish();
+      if (result.is_ok()) result->pass_ms = member.pass_ms;
+      member.end(std::move(result));
     } else {
       active_.push_back(std::move(member));
     }

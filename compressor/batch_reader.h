@@ -21,9 +21,10 @@
 namespace finchkv::compressor {
 
 struct BatchOptions {
-  /// Of one pass. More rows cost memory (some 100 KiB each for an 8B model) and gain nothing once the processor is
-  /// full; a document whose own part has more rows is read alone.
-  std::int64_t rows = 8192;
+  /// Of one pass. More rows cost memory (some 150 KiB each for an 8B model) and gain nothing once the processor is
+  /// full: on an H200, 32 documents of 1k tokens take 0.856 s with 4352 rows, 0.842 s with 17408. A document whose own
+  /// part has more rows is read alone.
+  std::int64_t rows = 5120;
   /// Left free when a document joins others: what the device's operations take beside what is counted.
   std::size_t spare_bytes = std::size_t{64} << 20;
 };

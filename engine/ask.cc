@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 
 #include "cache_store/codec.h"
+#include "engine/entry_steps.h"
 
 namespace finchkv::engine {
 namespace {
@@ -44,21 +45,9 @@ cache_store::CacheIdentity make_identity(const Prepared& p, const model::Model& 
   return id;
 }
 
-// An id promises who computed the bytes: the model that was fingerprinted, in the arithmetic that was asked for.
 Status check_model(const Prepared& p, const model::Model& model) {
   if (model.transformer() == nullptr) return Status::internal("the model's weights were not loaded");
-  const cache_store::CacheIdentity& identity = p.own.identity;
-  if (model.model_fingerprint() != identity.model_fingerprint ||
-      model.weights_fingerprint() != identity.weights_fingerprint) {
-    return Status::invalid_argument("the request was prepared for another model than the one that is to run it");
-  }
-  const cache_store::NumericClass has = named_class(model.transformer()->device().numeric_class());
-  if (has != identity.numeric) {
-    return Status::invalid_argument(
-        fmt::format("the request asks for {} arithmetic, but the model's device computes in class {}",
-                    cache_store::numeric_class_name(identity.numeric), cache_store::numeric_class_name(has)));
-  }
-  return Status::ok();
+  return check_model(p, model, model.transformer()->device());
 }
 
 cache_store::PutOptions put_options(const Keeping& keeping) {
@@ -79,22 +68,7 @@ Result<KvSet> read_and_store(const Prepared& p, model::Model& model, cache_store
   FINCHKV_ASSIGN_OR_RETURN(compressor::ReadResult read,
                            compressor::read_document(p.plan, *model.transformer(), progress));
   out.ms.compress = ms_since(start);
-  out.id = p.target().id;
-  const auto stored = clock::now();
-  if (store != nullptr) {
-    cache_store::PutRequest put;
-    static_cast<cache_store::PutOptions&>(put) = put_options(p.request.keeping);
-    put.identity = p.target().identity;
-    put.set = read.set;
-    if (p.request.keep_document_tokens) put.document_tokens = p.request.document;
-    put.compress_ms = static_cast<std::uint64_t>(out.ms.compress);
-    put.zstd_tensors = p.request.keeping.zstd_tensors;
-    put.if_exists = replace ? cache_store::IfExists::kReplace : cache_store::IfExists::kKeep;
-    FINCHKV_ASSIGN_OR_RETURN(const cache_store::EntryInfo info, store->put(put));
-    out.stored_bytes = info.stored_bytes;
-    out.ms.store = ms_since(stored);
-  }
-  return cache_store::as_stored(read.set, p.request.kv_dtype);
+  return keep(p, store, replace, read.set, out);
 }
 
 bool may_be_read_again(const Status& status) {
@@ -228,6 +202,45 @@ cache_store::NumericClass named_class(kernels::NumericClass numeric) {
     case kernels::NumericClass::kFp8: return cache_store::NumericClass::kFp8;
   }
   return cache_store::NumericClass::kReference;
+}
+
+// An id promises who computed the bytes: the model that was fingerprinted, in the arithmetic that was asked for.
+Status check_model(const Prepared& p, const model::Model& model, const kernels::Device& device) {
+  const cache_store::CacheIdentity& identity = p.own.identity;
+  if (model.model_fingerprint() != identity.model_fingerprint ||
+      model.weights_fingerprint() != identity.weights_fingerprint) {
+    return Status::invalid_argument("the request was prepared for another model than the one that is to run it");
+  }
+  const cache_store::NumericClass has = named_class(device.numeric_class());
+  if (has != identity.numeric) {
+    return Status::invalid_argument(
+        fmt::format("the request asks for {} arithmetic, but the model's device computes in class {}",
+                    cache_store::numeric_class_name(identity.numeric), cache_store::numeric_class_name(has)));
+  }
+  return Status::ok();
+}
+
+Status look_up(const Prepared& p, cache_store::Store& store, bool& replace, Obtained& out) {
+  return look_up(p, store, nullptr, replace, out);
+}
+
+Result<KvSet> keep(const Prepared& p, cache_store::Store* store, bool replace, const KvSet& set, Obtained& out) {
+  out.id = p.target().id;
+  const auto stored = clock::now();
+  if (store != nullptr) {
+    cache_store::PutRequest put;
+    static_cast<cache_store::PutOptions&>(put) = put_options(p.request.keeping);
+    put.identity = p.target().identity;
+    put.set = set;
+    if (p.request.keep_document_tokens) put.document_tokens = p.request.document;
+    put.compress_ms = static_cast<std::uint64_t>(out.ms.compress);
+    put.zstd_tensors = p.request.keeping.zstd_tensors;
+    put.if_exists = replace ? cache_store::IfExists::kReplace : cache_store::IfExists::kKeep;
+    FINCHKV_ASSIGN_OR_RETURN(const cache_store::EntryInfo info, store->put(put));
+    out.stored_bytes = info.stored_bytes;
+    out.ms.store = ms_since(stored);
+  }
+  return cache_store::as_stored(set, p.request.kv_dtype);
 }
 
 Result<std::unique_ptr<Prepared>> prepare(Request request, const model::Model& model,

@@ -217,7 +217,7 @@ void Worker::decode_step() {
   const auto over =
       std::stable_partition(sequences_.begin(), sequences_.end(), [](const auto& s) { return s->next.has_value(); });
   std::vector<std::unique_ptr<Sequence>> ending(std::make_move_iterator(over),
-                                                 std::make_move_iterator(sequences_.end()));
+                                                std::make_move_iterator(sequences_.end()));
   sequences_.erase(over, sequences_.end());
   for (const auto& sequence : ending) sequence->end();
 }
@@ -242,7 +242,7 @@ void Worker::step_together(std::span<const std::unique_ptr<Sequence>> members) {
     for (std::size_t i = 0; i < members.size(); ++i) {
       model::Generation& generation = *members[i]->generation;
       if (generation.greedy()) {
-        members[i]->next = generation.next(step->likeliest[i]);
+        members[i]->next = generation.accept(step->likeliest[i]);
       } else {
         members[i]->next = generation.next(logits.first(vocab));
         logits = logits.subspan(vocab);

@@ -65,6 +65,8 @@ class Worker {
   /// Tokens of jobs that have not ended: what a new job would queue behind.
   [[nodiscard]] std::int64_t outstanding_tokens() const { return outstanding_.load(); }
   [[nodiscard]] const model::ModelConfig& config() const { return replica_->config(); }
+  /// For what never changes (its kind, its numeric class): all else is the worker's thread's.
+  [[nodiscard]] const kernels::Device& device() const { return replica_->device(); }
 
  private:
   struct Sequence;

@@ -28,7 +28,7 @@ Result<Answer> generate(Transformer& model, const Tokenizer* tokenizer, DecodeCo
   while (id) {
     const TokenId token = *id;
     FINCHKV_ASSIGN_OR_RETURN(const StepResult step, model.step({&token, 1}, alone, sampled));
-    id = generation.greedy() ? generation.next(step.likeliest.front()) : generation.next(step.logits);
+    id = generation.greedy() ? generation.accept(step.likeliest.front()) : generation.next(step.logits);
   }
   return generation.take();
 }

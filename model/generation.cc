@@ -10,9 +10,9 @@ using clock = std::chrono::steady_clock;
 Generation::Generation(const Tokenizer* tokenizer, GenerateOptions options)
     : tokenizer_(tokenizer), options_(std::move(options)), sampler_(options_.sampler) {}
 
-std::optional<TokenId> Generation::next(std::span<const float> logits) { return next(sampler_.next(logits)); }
+std::optional<TokenId> Generation::next(std::span<const float> logits) { return accept(sampler_.next(logits)); }
 
-std::optional<TokenId> Generation::next(TokenId id) {
+std::optional<TokenId> Generation::accept(TokenId id) {
   if (answer_.tokens.empty()) answer_.first_token = clock::now();
   if (tokenizer_ != nullptr && tokenizer_->is_end(id)) {
     answer_.ended = true;

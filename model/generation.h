@@ -22,12 +22,12 @@ class Generation {
   Generation(const Generation&) = delete;
   Generation& operator=(const Generation&) = delete;
 
-  /// Always the likeliest token: next() then needs no logits.
-  [[nodiscard]] bool greedy() const { return options_.sampler.temperature == 0; }
   /// With the logits behind all that was run so far: the next token to run, or nothing when the answer is over.
   [[nodiscard]] std::optional<TokenId> next(std::span<const float> logits);
-  /// The same with the token that was drawn already (greedy(): the likeliest, ties to the lower id).
-  [[nodiscard]] std::optional<TokenId> next(TokenId drawn);
+  /// The same with the token that was chosen elsewhere: for greedy answers, the likeliest.
+  [[nodiscard]] std::optional<TokenId> accept(TokenId id);
+  /// Always the likeliest token: no logits are needed.
+  [[nodiscard]] bool greedy() const { return options_.sampler.temperature == 0.0F; }
   /// When next() gave nothing: what has not been shown yet goes to on_text.
   [[nodiscard]] Answer take();
 
