@@ -13,7 +13,7 @@ constexpr int kThreads = kItemThreads;
 template <typename From, typename To, int N>
 __global__ void __launch_bounds__(kThreads)
     copy_rows(View3<const From> x, View3<To> y, std::int64_t items, std::int64_t columns, std::int64_t packs) {
-  const std::int64_t i = global_index();
+  const std::int64_t i = item_index();
   if (i >= items) return;
   const std::int64_t row = quotient(i, packs), at = (i - row * packs) * N;
   const std::int64_t first = quotient(row, columns), second = row - first * columns;
@@ -46,7 +46,7 @@ void launch_copy(Runtime& rt, const Tensor& x, const Tensor& y) {
 
 __global__ void __launch_bounds__(kThreads)
     bias_kernel(float* x, const float* __restrict__ b, std::int64_t items, std::int64_t d, std::int64_t stride) {
-  const std::int64_t i = global_index();
+  const std::int64_t i = item_index();
   if (i < items) x[i / d * stride + i % d] += b[i % d];
 }
 
@@ -57,7 +57,7 @@ template <typename T, int N>
 __global__ void __launch_bounds__(kThreads)
     swiglu_kernel(const T* __restrict__ x, T* __restrict__ y, std::int64_t items, std::int64_t ffn,
                   std::int64_t x_stride, std::int64_t y_stride) {
-  const std::int64_t i = global_index();
+  const std::int64_t i = item_index();
   if (i >= items) return;
   const std::int64_t packs = ffn / N, row = quotient(i, packs), at = (i - row * packs) * N;
   float gate[N], up[N];
@@ -94,7 +94,7 @@ __global__ void __launch_bounds__(kThreads)
 
 __global__ void __launch_bounds__(kThreads)
     narrow_kernel(const float* __restrict__ x, Bf16* __restrict__ y, std::int64_t count) {
-  const std::int64_t i = global_index();
+  const std::int64_t i = item_index();
   if (i < count) y[i] = from_f32<Bf16>(x[i]);
 }
 
@@ -109,7 +109,7 @@ __device__ __forceinline__ std::uint64_t mix(std::uint64_t z) {
 template <typename T>
 __global__ void __launch_bounds__(kThreads)
     random_kernel(T* y, std::int64_t count, std::uint64_t seed, float deviation) {
-  const std::int64_t i = global_index();
+  const std::int64_t i = item_index();
   if (i >= count) return;
   const std::uint64_t bits = mix(mix(seed) + static_cast<std::uint64_t>(i));
   // The sum of four uniform 16-bit numbers: variance 4/12 before scaling.

@@ -13,7 +13,7 @@ template <typename From, typename To>
 __global__ void __launch_bounds__(kThreads)
     rotate_any(View3<const From> x, View3<To> y, RopeTableView table, std::int64_t first_position, std::int64_t items,
                int heads, int d) {
-  const std::int64_t i = global_index();
+  const std::int64_t i = item_index();
   if (i >= items) return;
   const std::int64_t row = i / d / heads;
   const int head = static_cast<int>(i / d % heads), at = static_cast<int>(i % d);
@@ -33,7 +33,7 @@ template <typename From, typename To, bool kInterleaved>
 __global__ void __launch_bounds__(kThreads)
     rotate_aligned(View3<const From> x, View3<To> y, RopeTableView table, std::int64_t first_position,
                    std::int64_t items, int heads, int d) {
-  const std::int64_t i = global_index();
+  const std::int64_t i = item_index();
   if (i >= items) return;
   const int eighths = d / 8;
   const std::int64_t line = quotient(i, eighths), row = quotient(line, heads);

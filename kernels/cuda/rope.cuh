@@ -6,11 +6,6 @@
 
 namespace finchkv::kernels::cuda {
 
-/// x of a pair turned. The tables hold every dimension: the first of a pair has its sine negated.
-__device__ __forceinline__ float turned(float x, float partner, float cos, float sin) {
-  return __fmaf_rn(x, cos, partner * sin);
-}
-
 /// Eight dimensions of a row of d, a multiple of 16, in two groups of four: neighbours when pairs are neighbours, half
 /// a row apart when they are not.
 template <bool kInterleaved>

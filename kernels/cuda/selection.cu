@@ -17,7 +17,7 @@ constexpr int kThreads = kItemThreads;
 __global__ void __launch_bounds__(kThreads)
     sum_rows_kernel(const float* __restrict__ x, float* __restrict__ sum, std::int64_t rows, std::int64_t columns,
                     std::int64_t stride) {
-  const std::int64_t j = global_index();
+  const std::int64_t j = item_index();
   if (j >= columns) return;
   float total = x[j];
   for (std::int64_t r = 1; r < rows; ++r) total += x[r * stride + j];
@@ -28,7 +28,7 @@ __global__ void __launch_bounds__(kThreads)
     span_mean_kernel(const float* __restrict__ x, const std::int32_t* __restrict__ origins, float* __restrict__ y,
                      std::int64_t columns, std::int64_t x_stride, std::int64_t origin_stride, std::int64_t y_stride,
                      std::int32_t radius, float own_share) {
-  const std::int64_t j = global_index();
+  const std::int64_t j = item_index();
   if (j >= columns) return;
   const float* in = x + blockIdx.y * x_stride;
   const std::int32_t* origin = origins + blockIdx.y * origin_stride;
@@ -152,7 +152,7 @@ struct Gather {
 // N elements of a key and a value a thread; the first of an entry's also brings its origin.
 template <typename T, int N>
 __global__ void __launch_bounds__(kThreads) gather_kernel(Gather<T> g) {
-  const std::int64_t i = global_index();
+  const std::int64_t i = item_index();
   const std::int64_t entry = quotient(i, g.packs), at = (i - entry * g.packs) * N;
   if (entry >= g.entries) return;
   const unsigned head = blockIdx.y, row = g.origin_rows == 1 ? 0 : head;
