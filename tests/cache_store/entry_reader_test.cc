@@ -148,13 +148,15 @@ TEST(SealedEntries, AFailedReadIsTheSourcesAndAFalseBlockIsCorrupt) {
 // A stream over an encoded entry, with a pool's threads to help.
 class Streaming {
  public:
-  explicit Streaming(const EncodedEntry& entry) : entry_(entry) {}
+  explicit Streaming(const EncodedEntry& entry, std::size_t threads = 3) : entry_(entry), pool_(threads) {}
+  bool helpers_fail = false;
 
   std::unique_ptr<EntryStream> open(const StreamOptions& options) {
     auto source = std::make_unique<EncodedSource>(entry_);
     auto reader = EntryReader::open(entry_.head, "", nullptr, *source);
     EXPECT_TRUE(reader.is_ok()) << reader.status().to_string();
     const OpenSource more = [this]() -> Result<std::unique_ptr<BlockSource>> {
+      if (helpers_fail) return Status::unavailable("no more files may be opened");
       return std::unique_ptr<BlockSource>(std::make_unique<EncodedSource>(entry_));
     };
     return make_layer_stream(make_entry_info({}, entry_.head), *std::move(reader), std::move(source), more, &pool_,
@@ -163,8 +165,36 @@ class Streaming {
 
  private:
   const EncodedEntry& entry_;
-  ReadPool pool_{3};
+  ReadPool pool_;
 };
+
+// With many helpers the caller only reads what nobody has begun: nothing may be left to nobody.
+TEST(LayerStreams, AnyNumberOfHelpersAndAnyOrder) {
+  const SetSpec spec{.layers = 7, .heads = 4, .dim = 64, .kept = 600, .doc_tokens = 700};
+  const PutRequest request = make_put(spec, 6);
+  const auto entry = testing::encode_entry(request, PutId::random(), 1);
+  ASSERT_TRUE(entry.is_ok());
+  for (const std::size_t threads : {std::size_t{0}, std::size_t{1}, std::size_t{7}, std::size_t{12}}) {
+    for (const bool helpers_fail : {false, true}) {
+      SCOPED_TRACE(std::to_string(threads) + (helpers_fail ? " helpers that fail" : " helpers"));
+      Streaming streaming(*entry, threads);
+      streaming.helpers_fail = helpers_fail;
+      for (const std::vector<std::uint32_t>& order :
+           {std::vector<std::uint32_t>{0, 1, 2, 3, 4, 5, 6}, {6, 5, 4, 3, 2, 1, 0}, {3, 0, 6, 1, 5, 2, 4}}) {
+        const auto stream = streaming.open({});
+        for (const std::uint32_t l : order) {
+          const auto layer = stream->take(l);
+          ASSERT_TRUE(layer.is_ok()) << layer.status().to_string();
+          EXPECT_TRUE(testing::same_bytes(layer->views.keys, request.set.layers[l].keys));
+          EXPECT_TRUE(testing::same_bytes(layer->views.values, request.set.layers[l].values));
+        }
+      }
+      const auto whole = streaming.open({})->finish();
+      ASSERT_TRUE(whole.is_ok()) << whole.status().to_string();
+      expect_same_set(*whole, request.set);
+    }
+  }
+}
 
 TEST(DamagedEntries, NothingOfADamagedLayerIsHandedOutAndTheMemoryGoesBack) {
   for (const DType storage : {DType::kBF16, DType::kQ8, DType::kQ4}) {
