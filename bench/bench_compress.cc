@@ -340,7 +340,7 @@ std::pair<double, double> seconds_together(const std::vector<finchkv::compressor
     const auto start = clock_type::now();
     finchkv::compressor::read_documents(
         plans, model, {.rows = o.rows},
-        [](std::size_t, finchkv::Result<finchkv::compressor::ReadResult> r) { ok_or_exit(r.status()); });
+        [](std::size_t, const finchkv::Result<finchkv::compressor::ReadResult>& r) { ok_or_exit(r.status()); });
     return seconds_since(start);
   };
   const double first = once();
@@ -352,7 +352,7 @@ std::pair<double, double> seconds_together(const std::vector<finchkv::compressor
 
 /// One long document, then its tokens as many documents together.
 void compare_documents(const Options& o, Transformer& model, nlohmann::ordered_json& report) {
-  const std::int64_t all = o.documents * o.doc, vocab = model.config().vocab;
+  const std::int64_t all = std::max<std::int64_t>(1, o.documents * o.doc), vocab = model.config().vocab;
   const auto tokens = ids(all, vocab), prompt = ids(o.prompt, vocab);
   const auto plan_of = [&](std::int64_t first, std::int64_t n) {
     finchkv::compressor::ReadRequest request;
@@ -577,6 +577,8 @@ int main(int argc, char** argv) {
   constexpr int kClients = 16;
   std::vector<DecodeContext> clients;
   std::vector<DecodeContext*> members;
+  clients.reserve(kClients);
+  members.reserve(kClients);
   for (int i = 0; i < kClients; ++i) clients.push_back(value_or_exit(DecodeContext::from_set(*model, set, 64)));
   for (DecodeContext& client : clients) members.push_back(&client);
   const std::vector<TokenId> steps(kClients, id);

@@ -122,12 +122,12 @@ class Many {
 
   Status ready_for(const Prepared& request) {
     if (workers_ == nullptr) {
-      if (no_workers_.is_ok()) {
-        auto made = calls_.workers();
-        no_workers_ = made.status();
-        if (made.is_ok()) workers_ = *made;
-      }
       FINCHKV_RETURN_IF_ERROR(no_workers_);
+      const auto made = calls_.workers();
+      no_workers_ = made.status();
+      FINCHKV_RETURN_IF_ERROR(no_workers_);
+      workers_ = *made;
+      if (workers_ == nullptr) return Status::internal("there is nobody to read documents");
       most_ = kDocumentsUnderWay * workers_->size();
     }
     for (const auto& worker : workers_->workers()) {

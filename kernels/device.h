@@ -28,7 +28,7 @@ namespace finchkv::kernels {
 /// `reference`: f32 everywhere, reductions split in a fixed way: the same bytes for any number of threads.
 /// `fast`: bf16 operands with f32 accumulation where the processor has them, f32 otherwise.
 /// `fp8`: `fast`, but weights inside the layers are rounded to e4m3 with a scale per output channel, and so is what
-/// they are multiplied with, with a scale per token, where a pass has more than a few rows (kernels/e4m3.h). A
+/// they are multiplied with, with a scale per token, where a pass has more than 32 rows (kernels/e4m3.h). A
 /// processor without such products computes them from the rounded values.
 enum class NumericClass : std::uint8_t { kReference, kFast, kFp8 };
 

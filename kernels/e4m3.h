@@ -19,6 +19,9 @@ inline constexpr float kNoE4m3Row = 1e-35F;
 /// Widths that products of 8 bits take, on every processor alike: a matrix of other widths stays as in class `fast`.
 constexpr bool takes_e4m3(std::int64_t in, std::int64_t out) { return in % 16 == 0 && out % 16 == 0; }
 
+/// So many rows at once are multiplied as they are: what is read then is weights, and rounding the rows saves nothing.
+inline constexpr std::int64_t kUnroundedE4m3Rows = 32;
+
 /// x rounded to the nearest e4m3 value, ties to even; past the largest, the largest; not-a-number stays.
 inline float to_e4m3(float x) {
   const float size = std::abs(x);

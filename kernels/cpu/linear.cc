@@ -17,8 +17,6 @@ namespace {
 // 256 x 576 in bf16 is 288 KiB: a tile stays in a core's L2 while rows pass by.
 constexpr std::int64_t kTileColumns = 256;
 constexpr std::int64_t kBigRowTile = 64;
-// So many rows are multiplied as they are in the class fp8: what is read is weights, rounding the rows saves nothing.
-constexpr std::int64_t kUnroundedRows = 4;
 
 // Rows of a tile. The reference class has one size for all: a row's result then never depends on its neighbours.
 std::int64_t row_tile(const Workspace& ws) { return ws.numeric == NumericClass::kReference ? kRowTile : kBigRowTile; }
@@ -281,7 +279,7 @@ void CpuLinear::tile_rows(Workspace& ws, const Tensor& given,
                           const std::function<void(const Tile&, const float*, std::int64_t, std::int64_t)>& use) const {
   const std::int64_t n = given.dim(0);
   std::vector<float> row_scales;
-  const Tensor x = rounded() && n > kUnroundedRows ? round_rows(ws, given, row_scales) : given;
+  const Tensor x = rounded() && n > kUnroundedE4m3Rows ? round_rows(ws, given, row_scales) : given;
   const std::int64_t big = row_tile(ws);
   const std::int64_t row_blocks = (n + big - 1) / big;
   const std::int64_t rest = n % big;

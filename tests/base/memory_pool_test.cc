@@ -129,6 +129,7 @@ TEST(MemoryPool, PiecesAreAlignedAndThereIsAnEndToThem) {
 TEST(MemoryPool, ManyThreadsShareIt) {
   MemoryPool pool(32 << 20);
   std::vector<std::thread> threads;
+  threads.reserve(4);
   for (int t = 0; t < 4; ++t) {
     threads.emplace_back([&pool, t] {
       for (int i = 0; i < 200; ++i) {

@@ -55,6 +55,7 @@ TEST_F(CompressMany, WhatIsThereIsNotReadAgain) {
   const auto told = lines(ran.out);
   ASSERT_EQ(told.size(), 3U);
   std::vector<nlohmann::json> objects;
+  objects.reserve(told.size());
   for (const std::string& line : told) objects.push_back(nlohmann::json::parse(line, nullptr, false));
   EXPECT_EQ(objects[0]["hit"], false);
   EXPECT_EQ(objects[0]["doc"], path("doc41.json"));

@@ -26,6 +26,11 @@ class WorkerTest : public WorkerFixture, public ::testing::WithParamInterface<co
     device = std::shared_ptr<kernels::Device>(*std::move(made));
     auto replica = model_->replica(device);
     EXPECT_TRUE(replica.is_ok()) << replica.status().to_string();
+    // What a device keeps after its first loads belongs to it like its weights.
+    for (int i = 0; i < 4; ++i) {
+      EXPECT_TRUE(model::DecodeContext::from_set(**replica, set_alone(0), 1).is_ok());
+    }
+    EXPECT_TRUE(device->synchronize().is_ok());
     free_after_loading = device->free_memory();
     return std::make_unique<Worker>(*std::move(replica), &model_->tokenizer(), options);
   }
