@@ -94,7 +94,8 @@ class Runtime {
   explicit Runtime(ThreadPool& pool) : pool_(pool) {}
   Status init(int ordinal);
   StagingSlot& next_slot();
-  [[nodiscard]] std::shared_ptr<void> own(void* memory, std::size_t bytes) const;  // of the pool, given back in stream order
+  [[nodiscard]] std::shared_ptr<void> own(void* memory,
+                                          std::size_t bytes) const;  // of the pool, given back in stream order
   [[nodiscard]] std::shared_ptr<void> captured_scratch(std::size_t bytes);
   void copy_on_host(void* to, const void* from, std::size_t bytes);
 
