@@ -59,6 +59,12 @@ struct KvLayer {
   std::span<const std::uint32_t> origins;  // [origin_rows, n_kept], document positions, ascending in each row
 };
 
+/// A layer and what keeps its views alive.
+struct OwnedLayer {
+  KvLayer views;
+  std::shared_ptr<const void> memory;
+};
+
 struct KvSet {
   KvShape shape;
   DType dtype = DType::kF32;  ///< f32, f16 or bf16: quantised layouts exist only inside a store

@@ -1,6 +1,8 @@
 #include "base/quantised.h"
 
+#include <algorithm>
 #include <cassert>
+#include <cstring>
 
 #include <fmt/format.h>
 
@@ -29,6 +31,22 @@ std::uint64_t head_bytes(DType layout, GroupAxis axis, const QuantisedShape& sha
   // Tiles of 64 tokens are even, so their nibbles count up to those of all tokens.
   const std::uint64_t tiles = (shape.tokens - 1) / kQuantGroup + 1;
   return shape.channels * (tiles * group_header_bytes(layout) + quant_bytes(layout, shape.tokens));
+}
+
+Status not_finite(DType layout, std::uint64_t head, std::uint64_t token) {
+  return Status::corrupt(fmt::format("KV head {}, from token {}: a scale or minimum of the {} layout is not finite",
+                                     head, token, dtype_name(layout)));
+}
+
+// Of f16 words, which need no alignment.
+bool all_finite_f16(std::span<const std::byte> words) {
+  bool finite = true;
+  for (std::size_t i = 0; i < words.size(); i += 2) {
+    F16 word = 0;
+    std::memcpy(&word, words.data() + i, sizeof(word));
+    finite &= (word & 0x7c00U) != 0x7c00U;
+  }
+  return finite;
 }
 
 }  // namespace
@@ -71,9 +89,25 @@ Status dequantise(DType layout, GroupAxis axis, const QuantisedShape& shape, std
   const std::uint64_t wide = out.size() / shape.heads;
   for (std::uint64_t h = 0; h < shape.heads; ++h) {
     const std::uint64_t token = decode(in.data() + h * narrow, shape.tokens, shape.channels, out.data() + h * wide);
-    if (token != shape.tokens) {
-      return Status::corrupt(fmt::format("KV head {}, from token {}: a scale or minimum of the {} layout is not finite",
-                                         h, token, dtype_name(layout)));
+    if (token != shape.tokens) return not_finite(layout, h, token);
+  }
+  return Status::ok();
+}
+
+Status check_quantised(DType layout, GroupAxis axis, const QuantisedShape& shape, std::span<const std::byte> in) {
+  assert(in.size() == quantised_bytes(layout, axis, shape));
+  if (in.empty()) return Status::ok();
+  const bool keys = axis == GroupAxis::kTokens;
+  const std::uint64_t tile_tokens = keys ? kQuantGroup : 1;
+  const std::uint64_t groups = keys ? shape.channels : (shape.channels - 1) / kQuantGroup + 1;
+  const std::uint64_t header = groups * group_header_bytes(layout);
+  std::uint64_t at = 0;
+  for (std::uint64_t h = 0; h < shape.heads; ++h) {
+    for (std::uint64_t token = 0; token < shape.tokens; token += tile_tokens) {
+      if (!all_finite_f16(in.subspan(at, header))) return not_finite(layout, h, token);
+      const std::uint64_t tokens = std::min(tile_tokens, shape.tokens - token);
+      at += header + shape.channels * (keys ? quant_bytes(layout, tokens) : 0) +
+            (keys ? 0 : quant_bytes(layout, shape.channels));
     }
   }
   return Status::ok();

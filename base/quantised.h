@@ -45,4 +45,8 @@ struct QuantisedShape {
 [[nodiscard]] Status dequantise(DType layout, GroupAxis axis, const QuantisedShape& shape,
                                 std::span<const std::byte> in, DType to, std::span<std::byte> out);
 
+/// What dequantise() would say of `in`, without the work: corrupt where a scale or minimum is not a finite number.
+[[nodiscard]] Status check_quantised(DType layout, GroupAxis axis, const QuantisedShape& shape,
+                                     std::span<const std::byte> in);
+
 }  // namespace finchkv

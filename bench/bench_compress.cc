@@ -2,10 +2,15 @@
 //
 // usage: bench_compress [--shape llama-3.1-8b] [--doc 32768] [--chunk 4096] [--keep 2048] [--prompt 64]
 //                       [--policy finch] [--compute bf16|fp8] [--attention cudnn|own] [--repeat 3] [--store DIR]
+//                       [--lengths 31000,30011] [--profile-after N] [--read-threads 15] [--help]
+//        bench_compress --documents N [--doc L] [--mixed] [--rows 8192] ...
 // Prints one JSON object. `gemm_s` and `attention_s` are what this run's own product calls (SwiGLU with them) and
 // attention calls of the same shapes take alone, with every layer's weights in turn; `floor_s` is the matrix work at
 // the rate of a large product of this run. Run it beside the peer script and compare ratios. With --store the set also
-// goes into a store in DIR, a folder that is made and removed, and from there to the device, verified.
+// goes into a store in DIR, a folder that is made and removed, and from there to the device, verified. --lengths reads
+// documents of these lengths, each twice: what a length that was never seen costs. With --documents N, one document of
+// N * L tokens is compared with N documents of L tokens read together (--mixed: of L / N to 2 L), each keeping its
+// share of --keep, up to --rows rows in a pass; nothing else is measured then.
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -15,13 +20,17 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
 #include "base/digest.h"
+#include "bench/compress_profile.h"
 #include "cache_store/rocksdb_store.h"
+#include "compressor/batch_reader.h"
 #include "compressor/reader.h"
 #include "kernels/cuda/cuda_device.h"
 #include "model/decode_batch.h"
@@ -33,6 +42,7 @@ namespace {
 
 using finchkv::kernels::Device;
 using finchkv::kernels::ElementType;
+using finchkv::kernels::NumericClass;
 using finchkv::kernels::Tensor;
 using finchkv::model::DecodeContext;
 using finchkv::model::LogitRows;
@@ -61,8 +71,17 @@ struct Options {
   std::string compute = "bf16";
   std::string attention = "cudnn";
   std::string store;
+  std::vector<std::int64_t> lengths;
   std::int64_t doc = 32768, chunk = 4096, keep = 2048, prompt = 64, repeat = 3;
+  std::int64_t profile_after = 0;  ///< 0: measure
+  std::optional<std::size_t> read_threads;
+  std::int64_t documents = 0, rows = finchkv::compressor::BatchOptions{}.rows;
+  bool mixed = false;
 };
+
+NumericClass class_of(const std::string& compute) {
+  return compute == "fp8" ? NumericClass::kFp8 : NumericClass::kFast;
+}
 
 ModelConfig config_of(const std::string& shape) {
   struct Dims {
@@ -252,14 +271,7 @@ double product_rate(Device& device) {
   return 2.0 * kSide * kSide * kSide * kTimes / seconds;
 }
 
-/// From a store whose files are in the page cache: reading and checking alone, and on to the device.
-void reload_from_store(const Options& o, Transformer& model, const finchkv::KvSet& set,
-                       const std::vector<TokenId>& prompt, nlohmann::ordered_json& report) {
-  if (std::filesystem::exists(o.store)) {
-    ok_or_exit(finchkv::Status::invalid_argument(o.store + " is there: name a new folder"));
-  }
-  const auto host = value_or_exit(finchkv::cache_store::open_rocksdb_store(o.store, {.read_threads = 8}));
-  const auto view = value_or_exit(host->view({}));
+finchkv::cache_store::PutRequest put_of(const Options& o, const finchkv::KvSet& set, finchkv::DType storage) {
   finchkv::cache_store::PutRequest put;
   put.set = set;
   put.identity.document_hash = finchkv::sha256({});
@@ -269,42 +281,196 @@ void reload_from_store(const Options& o, Transformer& model, const finchkv::KvSe
   put.identity.reader = "chunks";
   put.identity.policy = o.policy;
   put.identity.keep = static_cast<std::uint64_t>(o.keep);
-  put.identity.storage = finchkv::DType::kBF16;
-  const auto id = value_or_exit(view->put(put)).id;
-  constexpr std::int64_t kTimes = 9;
-  Device& device = model.device();
-  report["store_read_s"] = median_seconds(device, kTimes, [&] { static_cast<void>(value_or_exit(view->get(id))); });
-  const auto to_device = [&] {
-    const auto entry = value_or_exit(view->stream(id));
-    const auto& info = entry->info();
-    const finchkv::model::SetFrame frame{info.shape,         info.decoded, info.key_form,
-                                         info.next_position, info.rope,    info.n_kept};
-    const auto layer = [&](std::uint32_t l) { return entry->layer(l); };
-    return value_or_exit(DecodeContext::from_layers(model, frame, layer, 256));
-  };
-  const double whole = median_seconds(device, kTimes, [&] { static_cast<void>(to_device()); });
-  report["store_to_device_s"] = whole;
-  report["store_to_device_gb_per_s"] = report["set_bytes"].get<double>() / whole / 1e9;
-  report["store_hit_to_first_token_s"] = median_seconds(device, kTimes, [&] {
-    DecodeContext context = to_device();
-    static_cast<void>(value_or_exit(model.forward(prompt, context, LogitRows::kLast)));
-  });
+  put.identity.storage = storage;
+  return put;
 }
 
+DecodeContext reload(const Transformer& model, finchkv::cache_store::Store& store,
+                     const finchkv::cache_store::CacheId& id) {
+  namespace cs = finchkv::cache_store;
+  const auto entry =
+      value_or_exit(store.stream(id, {.form = cs::LayerForm::kStored, .memory = model.device().host_memory()}));
+  const cs::EntryInfo& info = entry->info();
+  const finchkv::model::SetFrame frame{
+      info.shape, info.decoded, info.identity.storage, info.key_form, info.next_position, info.rope, info.n_kept};
+  return value_or_exit(DecodeContext::from_layers(
+      model, frame, [&](std::uint32_t l) { return entry->take(l); }, 256));
+}
+
+/// From a store whose files are in the page cache, in several storage types: reading and checking alone, and on to the
+/// device, verified.
+nlohmann::ordered_json reload_from_store(const Options& o, Transformer& model, const finchkv::KvSet& set,
+                                         const std::vector<TokenId>& prompt) {
+  if (std::filesystem::exists(o.store)) {
+    ok_or_exit(finchkv::Status::invalid_argument(o.store + " is there: name a new folder"));
+  }
+  const auto host = value_or_exit(finchkv::cache_store::open_rocksdb_store(o.store, {.read_threads = o.read_threads}));
+  const auto view = value_or_exit(host->view({}));
+  constexpr std::int64_t kTimes = 9;
+  Device& device = model.device();
+  nlohmann::ordered_json report;
+  for (const finchkv::DType storage : {finchkv::DType::kBF16, finchkv::DType::kQ8, finchkv::DType::kQ4}) {
+    const auto info = value_or_exit(view->put(put_of(o, set, storage)));
+    nlohmann::ordered_json one;
+    const auto begun = clock_type::now();
+    static_cast<void>(reload(model, *view, info.id));
+    one["first_s"] = seconds_since(begun);  // memory is page-locked
+    one["read_s"] = median_seconds(device, kTimes, [&] {
+      const auto entry = value_or_exit(
+          view->stream(info.id, {.form = finchkv::cache_store::LayerForm::kStored, .memory = device.host_memory()}));
+      for (std::uint32_t l = 0; l < info.shape.n_layers; ++l) static_cast<void>(value_or_exit(entry->take(l)));
+    });
+    const double whole = median_seconds(device, kTimes, [&] { static_cast<void>(reload(model, *view, info.id)); });
+    one["stored_bytes"] = info.stored_bytes;
+    one["to_device_s"] = whole;
+    one["gb_per_s"] = static_cast<double>(info.stored_bytes) / whole / 1e9;
+    one["hit_to_first_token_s"] = median_seconds(device, kTimes, [&] {
+      DecodeContext context = reload(model, *view, info.id);
+      static_cast<void>(value_or_exit(model.forward(prompt, context, LogitRows::kLast)));
+    });
+    report[std::string(finchkv::dtype_name(storage))] = std::move(one);
+  }
+  return report;
+}
+
+/// Seconds of reading all plans together, sets on the host included: the first time, then the median of `repeat`.
+std::pair<double, double> seconds_together(const std::vector<finchkv::compressor::Plan>& plans, Transformer& model,
+                                           const Options& o) {
+  const auto once = [&] {
+    const auto start = clock_type::now();
+    finchkv::compressor::read_documents(
+        plans, model, {.rows = o.rows},
+        [](std::size_t, const finchkv::Result<finchkv::compressor::ReadResult>& r) { ok_or_exit(r.status()); });
+    return seconds_since(start);
+  };
+  const double first = once();
+  std::vector<double> seconds;
+  for (std::int64_t i = 0; i < std::max<std::int64_t>(1, o.repeat); ++i) seconds.push_back(once());
+  std::sort(seconds.begin(), seconds.end());
+  return {first, seconds[seconds.size() / 2]};
+}
+
+/// One long document, then its tokens as many documents together.
+void compare_documents(const Options& o, Transformer& model, nlohmann::ordered_json& report) {
+  const std::int64_t all = std::max<std::int64_t>(1, o.documents * o.doc), vocab = model.config().vocab;
+  const auto tokens = ids(all, vocab), prompt = ids(o.prompt, vocab);
+  const auto plan_of = [&](std::int64_t first, std::int64_t n) {
+    finchkv::compressor::ReadRequest request;
+    request.document = std::span(tokens).subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(n));
+    request.prompt = prompt;
+    request.policy = o.policy;
+    request.keep = std::max<std::int64_t>(1, o.keep * n / all);
+    request.chunk = o.chunk;
+    return value_or_exit(finchkv::compressor::resolve_plan(request, model.config()));
+  };
+  std::vector<finchkv::compressor::Plan> many;
+  for (std::int64_t i = 0, first = 0; i < o.documents; ++i) {
+    const std::int64_t n = o.mixed ? (2 * i + 1) * o.doc / o.documents : o.doc;
+    if (n == 0) continue;
+    many.push_back(plan_of(first, n));
+    first += n;
+  }
+  std::int64_t read = 0;
+  for (const auto& plan : many) read += static_cast<std::int64_t>(plan.document.size());
+  namespace cuda = finchkv::kernels::cuda;
+  const auto rate = [](std::int64_t n, double seconds) { return static_cast<double>(n) / seconds; };
+  report["documents"] = many.size();
+  report["rows"] = o.rows;
+  const auto [first_alone, alone] = seconds_together({plan_of(0, all)}, model, o);
+  report["first_one_document_s"] = first_alone;  // plans are made
+  report["one_document_s"] = alone;
+  report["one_document_tokens_per_s"] = rate(all, alone);
+  cuda::reset_peak(model.device());
+  const auto before = cuda::peak_bytes(model.device());
+  const auto [first, together] = seconds_together(many, model, o);
+  report["first_together_s"] = first;
+  report["together_s"] = together;
+  report["together_tokens_per_s"] = rate(read, together);
+  report["together_over_one"] = rate(read, together) / rate(all, alone);
+  report["one_after_the_other_s"] = [&] {
+    const auto start = clock_type::now();
+    for (const auto& plan : many) static_cast<void>(value_or_exit(finchkv::compressor::read_document(plan, model)));
+    return seconds_since(start);
+  }();
+  report["peak_above_gb"] = static_cast<double>(cuda::peak_bytes(model.device()) - before) / 1e9;
+}
+
+/// Seconds from the start to the last pass's end.
+double read_seconds(Transformer& model, const finchkv::compressor::Plan& plan, finchkv::KvSet& set) {
+  const auto start = clock_type::now();
+  double on_device = 0;
+  set = value_or_exit(finchkv::compressor::read_document(plan, model, [&](std::int64_t read, std::int64_t total) {
+          if (read == total) on_device = seconds_since(start);  // every pass ends with a wait
+          return true;
+        })).set;
+  return on_device;
+}
+
+/// Documents of lengths not seen before, each read twice.
+nlohmann::ordered_json read_lengths(const Options& o, Transformer& model, finchkv::compressor::ReadRequest request) {
+  auto all = nlohmann::ordered_json::array();
+  for (const std::int64_t length : o.lengths) {
+    const auto document = ids(length, model.config().vocab);
+    request.document = document;
+    const auto plan = value_or_exit(finchkv::compressor::resolve_plan(request, model.config()));
+    finchkv::KvSet set;
+    const double first = read_seconds(model, plan, set), again = read_seconds(model, plan, set);
+    all.push_back(
+        {{"doc_tokens", length}, {"first_s", first}, {"again_s", again}, {"first_over_again", first / again}});
+  }
+  return all;
+}
+
+constexpr char kAbout[] =
+    "Compression, decoding and reload at a large model's shape on a GPU, with random weights made there; prints one\n"
+    "JSON object. Shapes: llama-3.1-8b, llama-3.2-1b, and llama-3.1-70b-per-gpu, what one of eight GPUs holds that "
+    "share\n"
+    "a 70B model: all 80 layers, of every matrix an eighth (8 of 64 heads, 1 of 8 KV heads, 3584 of 28672 inner "
+    "values),\n"
+    "the table of tokens and the output head whole, without the exchange between them.";
+
+/// Ends the program where there is nothing to run: --help, or a flag or value that is wrong.
 Options parse(int argc, char** argv) {
   Options o;
-  for (int i = 1; i + 1 < argc; i += 2) {
-    const std::string flag = argv[i], value = argv[i + 1];
-    if (flag == "--shape") o.shape = value;
-    if (flag == "--policy") o.policy = value;
-    if (flag == "--compute") o.compute = value;
-    if (flag == "--attention") o.attention = value;
-    if (flag == "--store") o.store = value;
-    if (flag == "--doc") o.doc = std::atoll(value.c_str());
-    if (flag == "--chunk") o.chunk = std::atoll(value.c_str());
-    if (flag == "--keep") o.keep = std::atoll(value.c_str());
-    if (flag == "--prompt") o.prompt = std::atoll(value.c_str());
-    if (flag == "--repeat") o.repeat = std::atoll(value.c_str());
+  const auto& any = CLI::PositiveNumber;
+  CLI::App app(kAbout, "bench_compress");
+  app.get_formatter()->column_width(24);
+  app.option_defaults()->always_capture_default();
+  app.add_option("--shape", o.shape, "The model's shape")->type_name("NAME");
+  app.add_option("--doc", o.doc, "Tokens of the document")->type_name("N")->check(any);
+  app.add_option("--chunk", o.chunk, "Document tokens read at a time")->type_name("M")->check(any);
+  app.add_option("--keep", o.keep, "Entries kept in every layer")->type_name("N")->check(any);
+  app.add_option("--prompt", o.prompt, "Tokens of the prompt")->type_name("N")->check(any);
+  app.add_option("--policy", o.policy, "How entries are chosen")->type_name("NAME");
+  app.add_option("--compute", o.compute, "Arithmetic")->type_name("NAME")->check(CLI::IsMember({"bf16", "fp8"}));
+  app.add_option("--attention", o.attention, "Whose attention: cuDNN's, or our own kernels alone")
+      ->type_name("NAME")
+      ->check(CLI::IsMember({"cudnn", "own"}));
+  app.add_option("--repeat", o.repeat, "Compressions that are measured, after one that is not")
+      ->type_name("N")
+      ->check(any);
+  app.add_option("--store", o.store, "Also reload from a store in this folder, which is made and removed")
+      ->type_name("DIR");
+  app.add_option("--documents", o.documents, "Compare one document with so many of --doc tokens read together")
+      ->type_name("N")
+      ->check(any);
+  app.add_flag("--mixed", o.mixed, "Those documents have different lengths");
+  app.add_option("--rows", o.rows, "Rows of a pass over several documents")->type_name("N")->check(any);
+  app.add_option("--lengths", o.lengths, "Also documents of these lengths, each read twice")
+      ->type_name("N,N,...")
+      ->delimiter(',');
+  app.add_option("--read-threads", o.read_threads,
+                 "Threads that read from the store; the store's own choice if not given")
+      ->type_name("N")
+      ->check(any);
+  app.add_option("--profile-after", o.profile_after,
+                 "Only mark the chunk after so many others for a profiler (bench/compress_profile.h)")
+      ->type_name("N")
+      ->check(any);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    std::exit(app.exit(error) == 0 ? 0 : 2);
   }
   return o;
 }
@@ -315,11 +481,13 @@ int main(int argc, char** argv) {
   const Options o = parse(argc, argv);
   const ModelConfig config = config_of(o.shape);
   const std::shared_ptr<Device> device = value_or_exit(
-      finchkv::kernels::make_cuda_device({.eight_bits = o.compute == "fp8", .cudnn = o.attention != "own"}));
+      finchkv::kernels::make_cuda_device({.numeric_class = class_of(o.compute), .cudnn = o.attention != "own"}));
   namespace cuda = finchkv::kernels::cuda;
   nlohmann::ordered_json report;
   report["device"] = device->description();
   report["shape"] = o.shape;
+  report["dimensions"] = finchkv::bench::dimensions_of(config);
+  report["compute"] = o.compute;
   report["policy"] = o.policy;
   report["doc_tokens"] = o.doc;
   report["chunk"] = o.chunk;
@@ -328,6 +496,11 @@ int main(int argc, char** argv) {
   const double rate = product_rate(*device);
   const auto model = value_or_exit(Transformer::create(config, random_weights(*device, config), device));
   ok_or_exit(device->synchronize());
+  if (o.documents > 0) {
+    compare_documents(o, *model, report);
+    std::printf("%s\n", report.dump(1).c_str());
+    return 0;
+  }
 
   const auto document = ids(o.doc, config.vocab), prompt = ids(o.prompt, config.vocab);
   finchkv::compressor::ReadRequest request;
@@ -337,17 +510,21 @@ int main(int argc, char** argv) {
   request.keep = o.keep;
   request.chunk = o.chunk;
   const auto plan = value_or_exit(finchkv::compressor::resolve_plan(request, config));
+  if (o.profile_after > 0) {
+    ok_or_exit(finchkv::bench::profile_chunk(*model, plan, o.profile_after));
+    const Pass pass = passes_of(o)[static_cast<std::size_t>(o.profile_after)];
+    report["profiled"] = {{"rows", pass.rows}, {"keys", pass.keys}};
+    report["large_product_tflops"] = rate / 1e12;
+    std::printf("%s\n", report.dump(1).c_str());
+    return 0;
+  }
   finchkv::KvSet set;
   std::vector<double> compress, whole;
   cuda::reset_peak(*device);
   const auto weight_bytes = cuda::peak_bytes(*device);
   for (std::int64_t i = 0; i <= o.repeat; ++i) {
     const auto start = clock_type::now();
-    double on_device = 0;
-    set = value_or_exit(finchkv::compressor::read_document(plan, *model, [&](std::int64_t read, std::int64_t total) {
-            if (read == total) on_device = seconds_since(start);  // every pass ends with a wait
-            return true;
-          })).set;
+    const double on_device = read_seconds(*model, plan, set);
     if (i == 0) {
       report["first_compress_s"] = on_device;  // plans are made
       continue;
@@ -371,6 +548,7 @@ int main(int argc, char** argv) {
   report["ratio_to_floor"] = seconds * rate / work;
   report["weights_gb"] = static_cast<double>(weight_bytes) / 1e9;
   report["peak_gb"] = static_cast<double>(cuda::peak_bytes(*device)) / 1e9;
+  if (!o.lengths.empty()) report["lengths"] = read_lengths(o, *model, request);
   const double gemm = gemm_seconds(*model, passes), attention = attention_seconds(*model, passes);
   report["gemm_s"] = gemm;
   report["attention_s"] = attention;
@@ -382,7 +560,7 @@ int main(int argc, char** argv) {
   report["set_to_device_s"] = reload;
   report["set_to_device_gb_per_s"] = report["set_bytes"].get<double>() / reload / 1e9;
   if (!o.store.empty()) {
-    reload_from_store(o, *model, set, prompt, report);
+    report["store"] = reload_from_store(o, *model, set, prompt);
     std::filesystem::remove_all(o.store);
   }
   report["hit_to_first_token_s"] = median_seconds(*device, 3, [&] {
@@ -391,19 +569,24 @@ int main(int argc, char** argv) {
   });
   DecodeContext context = value_or_exit(DecodeContext::from_set(*model, set, 256));
   const TokenId id = 5;
+  // As when greedy answers are decoded: the likeliest tokens come back.
+  finchkv::model::DecodeBatch alone(*model, {&context});
   report["decode_step_s"] = median_seconds(*device, 50, [&] {
-    static_cast<void>(value_or_exit(model->forward({&id, 1}, context, LogitRows::kLast)));
+    static_cast<void>(value_or_exit(model->step({&id, 1}, alone)));
   });
   constexpr int kClients = 16;
   std::vector<DecodeContext> clients;
   std::vector<DecodeContext*> members;
+  clients.reserve(kClients);
+  members.reserve(kClients);
   for (int i = 0; i < kClients; ++i) clients.push_back(value_or_exit(DecodeContext::from_set(*model, set, 64)));
   for (DecodeContext& client : clients) members.push_back(&client);
   const std::vector<TokenId> steps(kClients, id);
-  report["decode_step_of_16_s"] = median_seconds(*device, 20, [&] {
-    finchkv::model::DecodeBatch batch(*model, members);
-    static_cast<void>(value_or_exit(model->forward(steps, batch, LogitRows::kAll)));
-  });
+  finchkv::model::DecodeBatch batch(*model, members);
+  report["decode_step_of_16_s"] =
+      median_seconds(*device, 20, [&] { static_cast<void>(value_or_exit(model->step(steps, batch))); });
+  report["decode_step_of_16_with_logits_s"] = median_seconds(
+      *device, 20, [&] { static_cast<void>(value_or_exit(model->forward(steps, batch, LogitRows::kAll))); });
   report["tokens_per_s_of_16_over_1"] =
       kClients * report["decode_step_s"].get<double>() / report["decode_step_of_16_s"].get<double>();
   std::printf("%s\n", report.dump(1).c_str());

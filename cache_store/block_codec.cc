@@ -62,4 +62,10 @@ Status decode_tensor(std::span<const std::byte> stored, DType storage, BlockKind
   return dequantise(storage, axis_of(kind), quantised_shape(shape, n_kept), stored, decoded, out);
 }
 
+Status check_tensor(std::span<const std::byte> stored, DType storage, BlockKind kind, const KvShape& shape,
+                    std::uint32_t n_kept) {
+  if (!is_quantised(storage)) return Status::ok();
+  return check_quantised(storage, axis_of(kind), quantised_shape(shape, n_kept), stored);
+}
+
 }  // namespace finchkv::cache_store

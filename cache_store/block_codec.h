@@ -26,5 +26,8 @@ namespace finchkv::cache_store {
 /// `stored` and `out` have the sizes of the two functions above.
 [[nodiscard]] Status decode_tensor(std::span<const std::byte> stored, DType storage, BlockKind kind,
                                    const KvShape& shape, std::uint32_t n_kept, DType decoded, std::span<std::byte> out);
+/// Whether decode_tensor() would take it.
+[[nodiscard]] Status check_tensor(std::span<const std::byte> stored, DType storage, BlockKind kind,
+                                  const KvShape& shape, std::uint32_t n_kept);
 
 }  // namespace finchkv::cache_store

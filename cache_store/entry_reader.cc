@@ -1,6 +1,7 @@
 #include "cache_store/entry_reader.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <utility>
 
@@ -117,23 +118,36 @@ Result<Block> EntryReader::read_payload(const BlockRef& ref, BlockSource& source
                .owner = place.memory()};
 }
 
-// `out` has room_of(ref), and kReadSlack around it; the tensor is the first raw_bytes of it.
-Status EntryReader::read_tensor(const BlockRef& ref, BlockSource& source, std::span<std::byte> out) const {
+std::uint64_t EntryReader::tensor_bytes(const BlockRef& ref, LayerForm form) const {
+  if (form == LayerForm::kDecoded) return ref.raw_bytes;
   const DType storage = head_.identity.storage;
-  const bool as_stored = storage == head_.decoded;
-  if (is_tensor(ref)) return head_.sealed ? read_sealed(ref, source, out) : source.read(ref, out);
+  return stored_tensor_bytes(storage, ref.kind, head_.shape, head_.n_kept[ref.layer]).value_or(0);
+}
 
-  FINCHKV_ASSIGN_OR_RETURN(Block block, read_payload(ref, source));
+// `out` has room_of(ref), and kReadSlack around it; the tensor is the first tensor_bytes(ref) of it.
+Status EntryReader::read_tensor(const BlockRef& ref, BlockSource& source, LayerForm form,
+                                std::span<std::byte> out) const {
+  const DType storage = head_.identity.storage;
   const std::uint32_t n_kept = head_.n_kept[ref.layer];
-  if (block.encoding == BlockEncoding::kZstd) {
-    if (as_stored) return about(ref, decompress_block(block.bytes, out));
-    const auto plain = stored_tensor_bytes(storage, ref.kind, head_.shape, n_kept);
-    FINCHKV_ASSIGN_OR_RETURN(const Place place, Place::take(plain.value_or(0)));
-    FINCHKV_RETURN_IF_ERROR(about(ref, decompress_block(block.bytes, place.bytes())));
-    block.bytes = place.bytes();
-    block.owner = place.memory();
+  const std::uint64_t bytes = tensor_bytes(ref, form);
+  const bool decoding = form == LayerForm::kDecoded && storage != head_.decoded;
+  if (is_tensor(ref, form)) {
+    FINCHKV_RETURN_IF_ERROR(head_.sealed ? read_sealed(ref, source, out) : source.read(ref, out));
+  } else {
+    FINCHKV_ASSIGN_OR_RETURN(Block block, read_payload(ref, source));
+    if (block.encoding == BlockEncoding::kZstd && !decoding) {
+      FINCHKV_RETURN_IF_ERROR(about(ref, decompress_block(block.bytes, out)));
+    } else if (block.encoding == BlockEncoding::kZstd) {
+      FINCHKV_ASSIGN_OR_RETURN(const Place place, Place::take(tensor_bytes(ref, LayerForm::kStored)));
+      FINCHKV_RETURN_IF_ERROR(about(ref, decompress_block(block.bytes, place.bytes())));
+      block.bytes = place.bytes();
+      block.owner = place.memory();
+    }
+    if (decoding) {
+      return about(ref, decode_tensor(block.bytes, storage, ref.kind, head_.shape, n_kept, head_.decoded, out));
+    }
   }
-  return about(ref, decode_tensor(block.bytes, storage, ref.kind, head_.shape, n_kept, head_.decoded, out));
+  return about(ref, check_tensor(out.first(bytes), storage, ref.kind, head_.shape, n_kept));
 }
 
 Status EntryReader::read_layer_origins(std::uint32_t layer, BlockSource& source, std::span<std::uint32_t> out) const {
@@ -153,31 +167,43 @@ Status EntryReader::read_layer_origins(std::uint32_t layer, BlockSource& source,
   return Status::ok();
 }
 
-Result<EntryReader::Layer> EntryReader::read_layer(std::uint32_t layer, BlockSource& source) const {
-  const BlockRef& keys = ref_of(layer, BlockKind::kKeys);
-  const BlockRef& values = ref_of(layer, BlockKind::kValues);
-  const std::size_t tensor = keys.raw_bytes;
-  const std::size_t origins = ref_of(layer, BlockKind::kOrigins).raw_bytes;
-  const std::size_t key_room = room_of(keys);
-  const std::size_t value_room = room_of(values);
-  const std::size_t second = kReadSlack + aligned(key_room) + 2 * kReadSlack;
-  const std::size_t third = second + aligned(value_room) + 2 * kReadSlack;
-  const std::shared_ptr<std::byte> memory = MemoryPool::shared().take(third + origins);
-  if (!memory) return Status::resource_exhausted(fmt::format("no memory for a layer of {} bytes", third + origins));
-  const std::span<std::byte> key_bytes(memory.get() + kReadSlack, key_room);
-  const std::span<std::byte> value_bytes(memory.get() + second, value_room);
-  const std::span<std::uint32_t> positions(reinterpret_cast<std::uint32_t*>(memory.get() + third),
-                                           origins / sizeof(std::uint32_t));
-  FINCHKV_RETURN_IF_ERROR(read_tensor(keys, source, key_bytes));
-  FINCHKV_RETURN_IF_ERROR(read_tensor(values, source, value_bytes));
-  FINCHKV_RETURN_IF_ERROR(read_layer_origins(layer, source, positions));
+Result<EntryReader::Half> EntryReader::read_half(std::uint32_t layer, BlockKind kind, BlockSource& source,
+                                                 const StreamOptions& options) const {
+  const BlockRef& ref = ref_of(layer, kind);
+  const std::size_t origins = kind == BlockKind::kValues ? ref_of(layer, BlockKind::kOrigins).raw_bytes : 0;
+  const std::size_t room = room_of(ref, options.form);
+  const std::size_t behind = kReadSlack + aligned(room) + kReadSlack;
+  HostMemory& from = options.memory ? *options.memory : MemoryPool::shared();
+  const std::shared_ptr<std::byte> memory = from.take(behind + origins);
+  if (!memory) return Status::resource_exhausted(fmt::format("no memory for a tensor of {} bytes", behind + origins));
+  const std::span<std::byte> tensor(memory.get() + kReadSlack, room);
+  FINCHKV_RETURN_IF_ERROR(read_tensor(ref, source, options.form, tensor));
+  Half half{.tensor = tensor.first(tensor_bytes(ref, options.form)), .origins = {}, .memory = memory};
+  if (kind == BlockKind::kValues) {
+    const std::span<std::uint32_t> positions(reinterpret_cast<std::uint32_t*>(memory.get() + behind),
+                                             origins / sizeof(std::uint32_t));
+    FINCHKV_RETURN_IF_ERROR(read_layer_origins(layer, source, positions));
+    half.origins = positions;
+  }
+  return half;
+}
+
+EntryReader::Layer EntryReader::join(std::uint32_t layer, const Half& keys, const Half& values) const {
   Layer out;
   out.views.n_kept = head_.n_kept[layer];
-  out.views.keys = key_bytes.first(tensor);
-  out.views.values = value_bytes.first(tensor);
-  out.views.origins = positions;
-  out.memory = memory;
+  out.views.keys = keys.tensor;
+  out.views.values = values.tensor;
+  out.views.origins = values.origins;
+  out.memory = std::make_shared<const std::array<std::shared_ptr<const void>, 2>>(
+      std::array<std::shared_ptr<const void>, 2>{keys.memory, values.memory});
   return out;
+}
+
+Result<EntryReader::Layer> EntryReader::read_layer(std::uint32_t layer, BlockSource& source,
+                                                   const StreamOptions& options) const {
+  FINCHKV_ASSIGN_OR_RETURN(const Half keys, read_half(layer, BlockKind::kKeys, source, options));
+  FINCHKV_ASSIGN_OR_RETURN(const Half values, read_half(layer, BlockKind::kValues, source, options));
+  return join(layer, keys, values);
 }
 
 Result<std::vector<std::vector<std::uint32_t>>> EntryReader::read_origins(BlockSource& source) const {

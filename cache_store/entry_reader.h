@@ -1,7 +1,8 @@
 // EntryReader: the way back from numbered blocks to a KvSet, layer by layer.
 //
 // A BlockSource is where blocks live; an EntryReader knows one entry's head and table and makes tensors of its blocks.
-// What can be used as it is stored is read straight to its place; the rest goes through a piece of pooled memory.
+// What can be used as it is stored is read straight to its place, in memory that the caller may choose; the rest goes
+// through a piece of pooled memory.
 // Internal to cache_store. An EntryReader is immutable once opened and may be used from many threads, each with a
 // BlockSource of its own. A missing block is not_found (the caller knows whether the entry went away meanwhile);
 // everything else that is wrong is corrupt.
@@ -63,11 +64,18 @@ class EntryReader {
   /// Everything of the set but its layers.
   [[nodiscard]] KvSet empty_set() const;
 
-  struct Layer {
-    KvLayer views;
+  using Layer = OwnedLayer;
+  /// Half a layer, which is what one thread reads: its keys, or its values and origins.
+  struct Half {
+    std::span<const std::byte> tensor;
+    std::span<const std::uint32_t> origins;  ///< with the values
     std::shared_ptr<const void> memory;
   };
-  [[nodiscard]] Result<Layer> read_layer(std::uint32_t layer, BlockSource& source) const;
+  [[nodiscard]] Result<Half> read_half(std::uint32_t layer, BlockKind kind, BlockSource& source,
+                                       const StreamOptions& options) const;
+  [[nodiscard]] Layer join(std::uint32_t layer, const Half& keys, const Half& values) const;
+  [[nodiscard]] Result<Layer> read_layer(std::uint32_t layer, BlockSource& source,
+                                         const StreamOptions& options = {}) const;
   [[nodiscard]] Result<std::vector<std::vector<std::uint32_t>>> read_origins(BlockSource& source) const;
   /// not_found when there are none; corrupt when they are not what the identity says (hashed with the key of `ids`).
   [[nodiscard]] Result<std::vector<std::int32_t>> read_document_tokens(const Tenant& ids, BlockSource& source) const;
@@ -82,17 +90,22 @@ class EntryReader {
   EntryReader(EntryHead head, std::string tenant) : head_(std::move(head)), tenant_(std::move(tenant)) {}
   Status read_table(BlockSource& source);
   [[nodiscard]] std::uint64_t payload_bytes(const BlockRef& ref) const;
+  /// Bytes of a tensor in this form.
+  [[nodiscard]] std::uint64_t tensor_bytes(const BlockRef& ref, LayerForm form) const;
   /// Its payload is the tensor as it is wanted.
-  [[nodiscard]] bool is_tensor(const BlockRef& ref) const {
-    return head_.identity.storage == head_.decoded && ref.encoding == BlockEncoding::kPlain;
+  [[nodiscard]] bool is_tensor(const BlockRef& ref, LayerForm form) const {
+    const bool as_wanted = form == LayerForm::kStored || head_.identity.storage == head_.decoded;
+    return as_wanted && ref.encoding == BlockEncoding::kPlain;
   }
   /// What reading a tensor to its place may write there.
-  [[nodiscard]] std::uint64_t room_of(const BlockRef& ref) const {
-    return is_tensor(ref) ? std::max(ref.raw_bytes, ref.stored_bytes) : ref.raw_bytes;
+  [[nodiscard]] std::uint64_t room_of(const BlockRef& ref, LayerForm form) const {
+    const std::uint64_t bytes = tensor_bytes(ref, form);
+    return is_tensor(ref, form) ? std::max(bytes, ref.stored_bytes) : bytes;
   }
   Status read_sealed(const BlockRef& ref, BlockSource& source, std::span<std::byte> into) const;
   [[nodiscard]] Result<Block> read_payload(const BlockRef& ref, BlockSource& source) const;
-  [[nodiscard]] Status read_tensor(const BlockRef& ref, BlockSource& source, std::span<std::byte> out) const;
+  [[nodiscard]] Status read_tensor(const BlockRef& ref, BlockSource& source, LayerForm form,
+                                   std::span<std::byte> out) const;
   [[nodiscard]] Status read_layer_origins(std::uint32_t layer, BlockSource& source, std::span<std::uint32_t> out) const;
   [[nodiscard]] const BlockRef& ref_of(std::uint32_t layer, BlockKind kind) const {
     return refs_[std::size_t{3} * layer + static_cast<std::size_t>(kind) - 1];

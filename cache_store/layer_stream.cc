@@ -13,25 +13,33 @@ namespace finchkv::cache_store {
 namespace {
 
 constexpr std::uint64_t kWorthHelp = 1 << 20;
+// With so many helpers the caller leaves reading to them: it has layers to hand on (to a GPU, which would idle), and
+// they are late by as long as it reads.
+constexpr std::size_t kEnoughHelp = 8;
 
 // What the caller and the pool's threads share.
 class Work {
  public:
-  Work(EntryReader reader, OpenSource open_source)
-      : reader_(std::move(reader)), open_source_(std::move(open_source)), layers_(reader_.head().shape.n_layers) {}
+  Work(EntryReader reader, OpenSource open_source, StreamOptions options, bool caller_reads_ahead)
+      : reader_(std::move(reader)),
+        open_source_(std::move(open_source)),
+        options_(std::move(options)),
+        caller_reads_ahead_(caller_reads_ahead),
+        halves_(std::size_t{2} * reader_.head().shape.n_layers) {}
 
-  // Reads the next layer that nobody has begun; false when there is none.
+  // Reads the next half of a layer that nobody has begun; false when there is none.
   bool read_one(BlockSource& source) {
-    std::uint32_t layer = 0;
+    std::uint32_t half = 0;
     {
       const std::lock_guard lock(mutex_);
-      if (stopped_ || !status_.is_ok() || next_ == layers_.size()) return false;
-      layer = next_++;
+      if (stopped_ || !status_.is_ok() || next_ == halves_.size()) return false;
+      half = next_++;
     }
-    auto read = reader_.read_layer(layer, source);
+    auto read = reader_.read_half(half / 2, half % 2 == 0 ? BlockKind::kKeys : BlockKind::kValues, source, options_);
     const std::lock_guard lock(mutex_);
+    if (stopped_) return false;  // its memory goes back with it
     if (read.is_ok()) {
-      layers_[layer] = *std::move(read);
+      halves_[half].read = *std::move(read);
     } else if (status_.is_ok()) {
       status_ = read.status();
     }
@@ -46,33 +54,56 @@ class Work {
     }
   }
 
-  // Until the layer is there, or something is wrong. `source` is needed as long as there are layers to read.
-  Result<EntryReader::Layer> wait(std::uint32_t layer, BlockSource* source) {
-    bool more = true;  // somebody else is at the layer: then the next ones, not idling
+  // Until the layer is there, or something is wrong. `source` is needed as long as there are layers to read. `take`:
+  // and forgets it.
+  Result<EntryReader::Layer> wait(std::uint32_t layer, BlockSource* source, bool take) {
+    const std::size_t first = std::size_t{2} * layer;
+    Entry& keys = halves_[first];
+    Entry& values = halves_[first + 1];
+    const auto there = [&] { return keys.read && values.read; };
     for (;;) {
       {
         std::unique_lock lock(mutex_);
-        if (!more) changed_.wait(lock, [&] { return layers_[layer] || !status_.is_ok(); });
-        if (layers_[layer]) return *layers_[layer];
+        if (keys.taken) return Status::invalid_argument(fmt::format("layer {} was taken already", layer));
+        // Somebody else is at the layer: then the next ones, not idling.
+        const bool begun = next_ >= first + 2;
+        if (next_ == halves_.size() || (begun && !caller_reads_ahead_)) {
+          changed_.wait(lock, [&] { return there() || !status_.is_ok(); });
+        }
+        if (there()) {
+          EntryReader::Layer joined = reader_.join(layer, *keys.read, *values.read);
+          if (take) keys = values = {.read = std::nullopt, .taken = true};
+          return joined;
+        }
         if (!status_.is_ok()) return status_;
       }
-      more = read_one(*source);
+      read_one(*source);
     }
   }
 
+  // What nobody will ask for any more goes back at once, even if a thread of the pool still has its hands on it.
   void stop() {
     const std::lock_guard lock(mutex_);
     stopped_ = true;
+    halves_.clear();
   }
 
   [[nodiscard]] const EntryReader& reader() const { return reader_; }
+  [[nodiscard]] const StreamOptions& options() const { return options_; }
 
  private:
+  struct Entry {
+    std::optional<EntryReader::Half> read;
+    bool taken = false;
+  };
+
   const EntryReader reader_;
   const OpenSource open_source_;
+  const StreamOptions options_;
+  const bool caller_reads_ahead_;
   std::mutex mutex_;
   std::condition_variable changed_;
-  std::vector<std::optional<EntryReader::Layer>> layers_;
+  std::vector<Entry> halves_;  // by layer: keys, values with origins
   std::uint32_t next_ = 0;
   bool stopped_ = false;
   Status status_ = Status::ok();
@@ -89,17 +120,19 @@ class LayerStream final : public EntryStream {
   [[nodiscard]] const EntryInfo& info() const override { return info_; }
 
   Result<KvLayer> layer(std::uint32_t layer) override {
-    if (layer >= info_.shape.n_layers) {
-      return Status::invalid_argument(fmt::format("layer {} of {}", layer, info_.shape.n_layers));
-    }
-    FINCHKV_ASSIGN_OR_RETURN(const EntryReader::Layer read, work_->wait(layer, source_.get()));
+    FINCHKV_ASSIGN_OR_RETURN(const EntryReader::Layer read, wait(layer, false));
     return read.views;
   }
 
+  Result<OwnedLayer> take(std::uint32_t layer) override { return wait(layer, true); }
+
   Result<KvSet> finish() override {
+    if (work_->options().form == LayerForm::kStored && info_.identity.storage != info_.decoded) {
+      return Status::invalid_argument("its layers come as they are stored, which no set holds");
+    }
     KvSet set = work_->reader().empty_set();
     for (std::uint32_t l = 0; l < info_.shape.n_layers; ++l) {
-      FINCHKV_ASSIGN_OR_RETURN(EntryReader::Layer layer, work_->wait(l, source_.get()));
+      FINCHKV_ASSIGN_OR_RETURN(EntryReader::Layer layer, wait(l, false));
       set.layers.push_back(layer.views);
       set.memory.push_back(std::move(layer.memory));
     }
@@ -109,6 +142,13 @@ class LayerStream final : public EntryStream {
   }
 
  private:
+  Result<EntryReader::Layer> wait(std::uint32_t layer, bool take) {
+    if (layer >= info_.shape.n_layers) {
+      return Status::invalid_argument(fmt::format("layer {} of {}", layer, info_.shape.n_layers));
+    }
+    return work_->wait(layer, source_.get(), take);
+  }
+
   EntryInfo info_;
   std::shared_ptr<Work> work_;
   std::unique_ptr<BlockSource> source_;
@@ -117,14 +157,13 @@ class LayerStream final : public EntryStream {
 }  // namespace
 
 std::unique_ptr<EntryStream> make_layer_stream(EntryInfo info, EntryReader reader, std::unique_ptr<BlockSource> source,
-                                               OpenSource open_source, ReadPool* pool) {
+                                               OpenSource open_source, ReadPool* pool, StreamOptions options) {
   const bool worth_it = pool != nullptr && reader.head().stored_bytes >= kWorthHelp;
-  const std::size_t layers = reader.head().shape.n_layers;
-  auto work = std::make_shared<Work>(std::move(reader), std::move(open_source));
-  if (worth_it) {
-    const std::size_t helpers = std::min(pool->threads(), layers - 1);
-    for (std::size_t i = 0; i < helpers; ++i) pool->post([work] { work->help(); });
-  }
+  const std::size_t halves = std::size_t{2} * reader.head().shape.n_layers;
+  const std::size_t helpers = worth_it ? std::min(pool->threads(), halves - 1) : 0;
+  auto work =
+      std::make_shared<Work>(std::move(reader), std::move(open_source), std::move(options), helpers < kEnoughHelp);
+  for (std::size_t i = 0; i < helpers; ++i) pool->post([work] { work->help(); });
   return std::make_unique<LayerStream>(std::move(info), std::move(work), std::move(source));
 }
 

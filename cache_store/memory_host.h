@@ -118,7 +118,7 @@ class MemoryHost final : public StoreHost, public std::enable_shared_from_this<M
   std::atomic<std::uint64_t> misses_{0};
   std::atomic<std::uint64_t> evictions_{0};
   std::atomic<std::uint64_t> put_bytes_{0};
-  ReadPool pool_{2};  // last: its threads use what is above
+  ReadPool pool_{ReadPool::usual_threads()};  // last: its threads use what is above
 };
 
 /// One tenant's view (memory_view.cc).

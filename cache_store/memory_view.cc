@@ -18,7 +18,7 @@ class MemoryView final : public TenantView {
   MemoryView(std::shared_ptr<MemoryHost> host, TenantStanding as) : TenantView(std::move(as)), host_(std::move(host)) {}
 
   Result<EntryInfo> find(const CacheId& id) override;
-  Result<std::unique_ptr<EntryStream>> stream(const CacheId& id) override;
+  Result<std::unique_ptr<EntryStream>> stream(const CacheId& id, const StreamOptions& options) override;
   Status remove(const CacheId& id) override;
   Status set_label(const CacheId& id, const std::string& label) override;
   Status set_pinned(const CacheId& id, bool pinned) override;
@@ -40,7 +40,7 @@ class MemoryView final : public TenantView {
   Result<FoundInMemory> look_up_under(const std::string& owner, const CacheId& id);
   Result<FoundInMemory> look_up(const CacheId& id, Which which);
   Status use_found(const FoundInMemory& found, const UseReader& use, bool& leased);
-  Result<std::unique_ptr<EntryStream>> start_stream(const CacheId& id, Which which);
+  Result<std::unique_ptr<EntryStream>> start_stream(const CacheId& id, Which which, const StreamOptions& options);
   Result<std::optional<FoundInMemory>> try_store(const PackedEntry& packed, const PutOptions& options,
                                                  const CacheId& id, const std::optional<PutId>& before);
   Result<FoundInMemory> own_to_change(const CacheId& id);
@@ -119,21 +119,22 @@ Result<EntryInfo> MemoryView::find(const CacheId& id) {
   return info_of(*found);
 }
 
-Result<std::unique_ptr<EntryStream>> MemoryView::stream(const CacheId& id) {
-  auto layers = start_stream(id, Which::kSound);
+Result<std::unique_ptr<EntryStream>> MemoryView::stream(const CacheId& id, const StreamOptions& options) {
+  auto layers = start_stream(id, Which::kSound, options);
   host_->note_lookup(layers.status().code() != StatusCode::kNotFound);
   if (!layers.is_ok()) return layers.status();
   // A lease keeps blocks from going, so there is nothing to begin again for but damage. A view of its own, which may
   // outlive this one.
-  RestartStream again = [view = std::make_shared<MemoryView>(host_, as_), id,
+  RestartStream again = [view = std::make_shared<MemoryView>(host_, as_), id, options,
                          own = (*layers)->info().sharing == Sharing::kPrivate](const Status& why) {
-    auto shared = own ? view->start_stream(id, Which::kShared) : no_such_entry(id);
+    auto shared = own ? view->start_stream(id, Which::kShared, options) : no_such_entry(id);
     return shared.is_ok() ? std::move(shared) : about_entry(id, why);
   };
   return make_entry_stream(host_, *std::move(layers), std::move(again));
 }
 
-Result<std::unique_ptr<EntryStream>> MemoryView::start_stream(const CacheId& id, Which which) {
+Result<std::unique_ptr<EntryStream>> MemoryView::start_stream(const CacheId& id, Which which,
+                                                              const StreamOptions& options) {
   std::unique_ptr<EntryStream> stream;
   FINCHKV_RETURN_IF_ERROR(
       read_blocks(id, which, [&](std::string_view owner, const EntryReader& reader, BlockSource&) -> Status {
@@ -143,7 +144,7 @@ Result<std::unique_ptr<EntryStream>> MemoryView::start_stream(const CacheId& id,
         FINCHKV_ASSIGN_OR_RETURN(EntryInfo info, info_of(found));
         host_->note_hit(found);
         auto more = [host = host_.get(), found] { return host->open_source(found); };
-        stream = make_layer_stream(std::move(info), reader, std::move(source), more, &host_->pool());
+        stream = make_layer_stream(std::move(info), reader, std::move(source), more, &host_->pool(), options);
         return Status::ok();
       }));
   return stream;

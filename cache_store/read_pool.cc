@@ -1,9 +1,15 @@
 #include "cache_store/read_pool.h"
 
+#include <algorithm>
 #include <system_error>
 #include <utility>
 
 namespace finchkv::cache_store {
+
+std::size_t ReadPool::usual_threads() {
+  constexpr std::size_t kLeast = 2, kMost = 15;
+  return std::clamp<std::size_t>(std::thread::hardware_concurrency(), kLeast + 1, kMost + 1) - 1;
+}
 
 ReadPool::~ReadPool() {
   {

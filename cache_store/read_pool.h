@@ -21,6 +21,8 @@ class ReadPool {
   ReadPool(const ReadPool&) = delete;
   ReadPool& operator=(const ReadPool&) = delete;
 
+  /// One per processor that this process may use but one, which is left to whoever asked; from 2 to 15.
+  [[nodiscard]] static std::size_t usual_threads();
   [[nodiscard]] std::size_t threads() const { return most_; }
   void post(std::function<void()> task);
 

@@ -31,7 +31,7 @@ RocksDbHost::RocksDbHost(std::string directory, RocksDbOptions options)
     : directory_(std::move(directory)),
       options_(std::move(options)),
       written_(std::make_shared<WriteCounter>()),
-      pool_(options_.read_threads) {
+      pool_(options_.read_threads.value_or(ReadPool::usual_threads())) {
   rocksdb::Env* const below = options_.env != nullptr ? options_.env : rocksdb::Env::Default();
   env_ = rocksdb::NewCompositeEnv(make_direct_file_system(below->GetFileSystem(), written_));
 }

@@ -128,9 +128,9 @@ Result<EntryInfo> RocksDbView::find(const CacheId& id) {
   return std::move(found->info);
 }
 
-Result<std::unique_ptr<EntryStream>> RocksDbView::stream(const CacheId& id) {
+Result<std::unique_ptr<EntryStream>> RocksDbView::stream(const CacheId& id, const StreamOptions& options) {
   PutId put_id;
-  auto layers = start_stream(id, Which::kSound, put_id);
+  auto layers = start_stream(id, Which::kSound, options, put_id);
   if (!layers.is_ok()) {
     if (layers.status().code() == StatusCode::kNotFound) host_->note_use(as_.tenant().name, id, false);
     return layers.status();
@@ -139,18 +139,18 @@ Result<std::unique_ptr<EntryStream>> RocksDbView::stream(const CacheId& id) {
       (*layers)->info().sharing == Sharing::kShared ? kSharedOwner : std::string_view(as_.tenant().name);
   host_->note_use(owner, id, true);
   // A view of its own, which may outlive this one.
-  RestartStream again = [view = std::make_shared<RocksDbView>(host_, as_), id, put_id](const Status& why) mutable {
-    return view->restart_stream(id, why, put_id);
-  };
+  RestartStream again = [view = std::make_shared<RocksDbView>(host_, as_), id, options,
+                         put_id](const Status& why) mutable { return view->restart_stream(id, why, options, put_id); };
   return make_entry_stream(host_, *std::move(layers), std::move(again));
 }
 
 // `put_id` is the put that was read, and is set to the one that is read now.
-Result<std::unique_ptr<EntryStream>> RocksDbView::restart_stream(const CacheId& id, const Status& why, PutId& put_id) {
+Result<std::unique_ptr<EntryStream>> RocksDbView::restart_stream(const CacheId& id, const Status& why,
+                                                                 const StreamOptions& options, PutId& put_id) {
   const PutId before = put_id;
   const bool damaged = why.code() == StatusCode::kCorrupt;
   FINCHKV_ASSIGN_OR_RETURN(const bool reopened, host_->catch_up());
-  auto restarted = start_stream(id, damaged ? Which::kShared : Which::kSound, put_id);
+  auto restarted = start_stream(id, damaged ? Which::kShared : Which::kSound, options, put_id);
   if (damaged) return restarted.is_ok() && put_id != before ? std::move(restarted) : about_entry(id, why);
   if (restarted.is_ok() && put_id == before && !reopened) {
     return about_entry(id, Status::corrupt("a block of it is missing, although nobody removed it"));
@@ -159,7 +159,8 @@ Result<std::unique_ptr<EntryStream>> RocksDbView::restart_stream(const CacheId& 
 }
 
 // `put_id` is set to the put that is read.
-Result<std::unique_ptr<EntryStream>> RocksDbView::start_stream(const CacheId& id, Which which, PutId& put_id) {
+Result<std::unique_ptr<EntryStream>> RocksDbView::start_stream(const CacheId& id, Which which,
+                                                               const StreamOptions& options, PutId& put_id) {
   std::unique_ptr<EntryStream> stream;
   FINCHKV_RETURN_IF_ERROR(
       read_blocks(id, which, [&](std::string_view owner, const EntryReader& reader, BlockSource&) -> Status {
@@ -171,7 +172,8 @@ Result<std::unique_ptr<EntryStream>> RocksDbView::start_stream(const CacheId& id
         auto more = [host = host_.get(), whose = found.owner, id, head = reader.head()] {
           return host->open_source(whose, id, head);
         };
-        stream = make_layer_stream(std::move(found.info), reader, std::move(source), std::move(more), &host_->pool());
+        stream = make_layer_stream(std::move(found.info), reader, std::move(source), std::move(more), &host_->pool(),
+                                   options);
         return Status::ok();
       }));
   return stream;

@@ -36,7 +36,7 @@ class RocksDbView final : public TenantView {
       : TenantView(std::move(as)), host_(std::move(host)) {}
 
   Result<EntryInfo> find(const CacheId& id) override;
-  Result<std::unique_ptr<EntryStream>> stream(const CacheId& id) override;
+  Result<std::unique_ptr<EntryStream>> stream(const CacheId& id, const StreamOptions& options) override;
   Status remove(const CacheId& id) override;
   Status set_label(const CacheId& id, const std::string& label) override;
   Status set_pinned(const CacheId& id, bool pinned) override;
@@ -59,8 +59,10 @@ class RocksDbView final : public TenantView {
   Result<Found> look_up_under(std::string_view owner, const CacheId& id);
   Result<Found> look_up(const CacheId& id, Which which);
   Status use_found(const CacheId& id, const Found& found, const UseReader& use, bool& opened);
-  Result<std::unique_ptr<EntryStream>> start_stream(const CacheId& id, Which which, PutId& put_id);
-  Result<std::unique_ptr<EntryStream>> restart_stream(const CacheId& id, const Status& why, PutId& put_id);
+  Result<std::unique_ptr<EntryStream>> start_stream(const CacheId& id, Which which, const StreamOptions& options,
+                                                    PutId& put_id);
+  Result<std::unique_ptr<EntryStream>> restart_stream(const CacheId& id, const Status& why,
+                                                      const StreamOptions& options, PutId& put_id);
   Result<EntryInfo> try_store(const PackedEntry& packed, const PutOptions& options);
   Result<std::optional<AccessRecord>> write_head(const std::string& owner, const CacheId& id, const PutOptions& options,
                                                  const EncodedEntry& entry, const std::optional<PutId>& before,

@@ -19,6 +19,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/host_memory.h"
 #include "base/kvset.h"
 #include "base/status.h"
 #include "cache_store/identity.h"
@@ -113,6 +114,18 @@ struct StoreStats {
   }
 };
 
+/// In what form a stream hands out keys and values.
+enum class LayerForm : std::uint8_t {
+  kDecoded,  ///< elements of info().decoded
+  kStored,   ///< as info().identity.storage lays them out, q8 and q4 too: without seals and zstd, and checked to decode
+};
+
+struct StreamOptions {
+  LayerForm form = LayerForm::kDecoded;
+  /// What keys and values are read into; null: the process's own pool. Held while the stream reads.
+  std::shared_ptr<HostMemory> memory = nullptr;
+};
+
 /// One entry on its way to an engine: layer l is usable while later ones are read. Holds a lease on the entry, so that
 /// neither removal nor eviction takes its blocks away meanwhile. Used from one thread at a time.
 class EntryStream {
@@ -120,9 +133,13 @@ class EntryStream {
   virtual ~EntryStream() = default;
   [[nodiscard]] virtual const EntryInfo& info() const = 0;
   /// Waits until this layer has been read and verified. Its views live as long as the stream or the finished set.
-  /// corrupt, deadline_exceeded (the lease ran out without progress), invalid_argument for a layer that is not there.
+  /// corrupt, deadline_exceeded (the lease ran out without progress), invalid_argument for a layer that is not there,
+  /// or not any more.
   [[nodiscard]] virtual Result<KvLayer> layer(std::uint32_t layer) = 0;
-  /// Waits for all layers.
+  /// The same for whoever needs each layer once: the stream lets go of it, so that its memory can be used again while
+  /// later layers are read.
+  [[nodiscard]] virtual Result<OwnedLayer> take(std::uint32_t layer) = 0;
+  /// Waits for all layers. invalid_argument when one was taken, or when they come in a layout that no set holds.
   [[nodiscard]] virtual Result<KvSet> finish() = 0;
 };
 
@@ -140,7 +157,9 @@ class Store {
   // damaged or not, where there is one.
   [[nodiscard]] virtual Result<EntryInfo> find(const CacheId& id) = 0;  ///< not_found, corrupt
   /// The entry layer by layer, every block's digest checked on the way. not_found, corrupt. Counts as a hit.
-  [[nodiscard]] virtual Result<std::unique_ptr<EntryStream>> stream(const CacheId& id) = 0;
+  [[nodiscard]] virtual Result<std::unique_ptr<EntryStream>> stream(const CacheId& id,
+                                                                    const StreamOptions& options) = 0;
+  [[nodiscard]] Result<std::unique_ptr<EntryStream>> stream(const CacheId& id) { return stream(id, {}); }
   /// The whole set at once.
   [[nodiscard]] Result<KvSet> get(const CacheId& id) {
     FINCHKV_ASSIGN_OR_RETURN(const std::unique_ptr<EntryStream> entry, stream(id));

@@ -8,10 +8,10 @@
 
 #include <fmt/format.h>
 
-#include "cli/ask_inputs.h"
 #include "cli/ask_options.h"
 #include "cli/ask_report.h"
-#include "cli/ask_store.h"
+#include "cli/ask_request.h"
+#include "cli/compress_many.h"
 #include "cli/files.h"
 #include "cli/output.h"
 #include "cli/progress.h"
@@ -44,10 +44,7 @@ class LazyModel {
   Status weights() {
     if (model_->transformer() != nullptr) return Status::ok();
     const auto start = clock::now();
-    FINCHKV_ASSIGN_OR_RETURN(std::shared_ptr<kernels::Device> device,
-                             kernels::open_device({.choice = options_.device_choice(),
-                                                   .numeric_class = options_.numeric_class(),
-                                                   .threads = options_.threads}));
+    FINCHKV_ASSIGN_OR_RETURN(std::shared_ptr<kernels::Device> device, kernels::open_device(options_.device_options()));
     FINCHKV_RETURN_IF_ERROR(model_->load_weights(std::move(device)));
     ms_ += ms_between(start, clock::now());
     return Status::ok();
@@ -62,6 +59,8 @@ class LazyModel {
   double ms_ = 0;
 };
 
+}  // namespace
+
 engine::Request make_request(const AskOptions& o, Inputs inputs, std::uint64_t ttl_ms) {
   engine::Request request;
   request.document = std::move(inputs.document);
@@ -73,8 +72,7 @@ engine::Request make_request(const AskOptions& o, Inputs inputs, std::uint64_t t
   request.chunk = o.chunk;
   request.seed = o.seed;
   request.kv_dtype = o.storage_dtype();
-  request.numeric = o.numeric_class() == kernels::NumericClass::kReference ? cache_store::NumericClass::kReference
-                                                                           : cache_store::NumericClass::kFast;
+  request.numeric = engine::named_class(o.numeric_class());
   request.keeping.label = make_label(o);
   request.keeping.ttl_ms = ttl_ms;
   request.keeping.pinned = o.pin;
@@ -84,6 +82,8 @@ engine::Request make_request(const AskOptions& o, Inputs inputs, std::uint64_t t
   request.answer_tokens = o.answers ? o.max_tokens : 0;
   return request;
 }
+
+namespace {
 
 /// Prints the answer as it settles. SentencePiece begins a text with a space of its own making: that one is dropped.
 class AnswerText {
@@ -111,6 +111,8 @@ class AnswerText {
   std::string text_;
 };
 
+}  // namespace
+
 Result<std::unique_ptr<AskStore>> open_store(const AskOptions& o, const Access& access) {
   const bool quiet = o.quiet;
   const double timeout_s = o.store.timeout_s;
@@ -119,8 +121,9 @@ Result<std::unique_ptr<AskStore>> open_store(const AskOptions& o, const Access& 
   });
 }
 
-/// Options that a found entry does not follow.
 bool asks_for_keeping(const AskOptions& o) { return o.label || !o.ttl.empty() || o.pin || o.zstd; }
+
+namespace {
 
 Result<double> score(model::Model& model, const engine::Prepared& prepared, const KvSet& set,
                      const std::vector<model::TokenId>& ids) {
@@ -191,6 +194,11 @@ Status run_ask(const AskOptions& o, clock::time_point start) {
   report.stored = store != nullptr;
   report.load_model_ms = model.ms();
   if (!score_ids.empty()) {
+    if (asked.entry.set.layers.empty()) {
+      FINCHKV_ASSIGN_OR_RETURN(const engine::Obtained again,
+                               engine::obtain(*prepared, *model, store.get(), weights, on_progress));
+      asked.entry.set = again.set;
+    }
     FINCHKV_ASSIGN_OR_RETURN(report.mean_log_likelihood, score(*model, *prepared, asked.entry.set, score_ids));
     report.scored_tokens = score_ids.size();
   }
@@ -218,8 +226,12 @@ options finds the entry and answers at once. Another prompt reads again: what is
 constexpr char kCompressExamples[] = R"(Examples:
   finchkv compress --model m.gguf --store ./kv --doc book.txt --prompt "Who built the tower?"
   finchkv compress --model m.gguf --store ./kv --doc-tokens doc.json --prompt-tokens prompt.json --json
+  finchkv compress --model m.gguf --store ./kv --doc a.txt --doc b.txt --doc c.txt --prompt "What was decided?"
 
-Prints the entry's id. `finchkv ask` with the same options then answers from the entry.)";
+Prints the entry's id. `finchkv ask` with the same options then answers from the entry. With several documents, which
+are read together and much faster than one by one where they are short, each line is an id and its file, in the order
+given; with --json, one object a line. Documents that are there already are not read again. One that fails is told on
+standard error (with --json as an object with "error") and leaves the others going; the exit status says that one did.)";
 
 void add_verb(CLI::App& app, Session& session, bool answers) {
   auto options = std::make_shared<AskOptions>();
@@ -229,8 +241,12 @@ void add_verb(CLI::App& app, Session& session, bool answers) {
               : app.add_subcommand("compress", "The same without answering: reads, stores, prints the entry's id");
   add_ask_options(*verb, *options);
   verb->footer(answers ? kAskExamples : kCompressExamples);
-  verb->callback(
-      [&session, options] { session.action = [&session, options] { return run_ask(*options, session.start); }; });
+  verb->callback([&session, options] {
+    session.action = [&session, options] {
+      const std::vector<AskOptions> each = one_by_one(*options);
+      return each.size() == 1 ? run_ask(each.front(), session.start) : run_compress_many(*options, each);
+    };
+  });
 }
 
 }  // namespace

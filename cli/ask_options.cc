@@ -25,14 +25,18 @@ std::string policy_names() {
 void add_inputs(CLI::App& verb, AskOptions& o) {
   const char* group = "What to read";
   verb.add_option("--model", o.model, "The model file (GGUF)")->type_name("FILE")->required()->group(group);
-  auto* doc = verb.add_option("--doc", o.doc, "The document, a text file; - reads standard input");
+  const std::string one_document = "The document, a text file; - reads standard input";
+  auto* doc = o.answers ? verb.add_option("--doc", o.doc, one_document)
+                        : verb.add_option("--doc", o.docs, one_document + "; may repeat: they are read together")
+                              ->allow_extra_args(false);
   doc->type_name("FILE|-")->group(group);
   auto* prompt = verb.add_option("--prompt", o.prompt, "What to answer from it; it guides what is kept");
   prompt->type_name("TEXT")->group(group);
-  verb.add_option("--doc-tokens", o.doc_tokens, "Instead of --doc: a JSON array of token ids, used as they are")
-      ->type_name("FILE")
-      ->excludes(doc)
-      ->group(group);
+  const std::string token_ids = "Instead of --doc: a JSON array of token ids, used as they are";
+  auto* doc_tokens =
+      o.answers ? verb.add_option("--doc-tokens", o.doc_tokens, token_ids)
+                : verb.add_option("--doc-tokens", o.docs_tokens, token_ids + "; may repeat")->allow_extra_args(false);
+  doc_tokens->type_name("FILE")->excludes(doc)->group(group);
   verb.add_option("--prompt-tokens", o.prompt_tokens, "Instead of --prompt: a JSON array of token ids")
       ->type_name("FILE")
       ->excludes(prompt)
@@ -75,9 +79,10 @@ void add_reading(CLI::App& verb, AskOptions& o) {
       ->type_name("NAME")
       ->check(CLI::IsMember({"f32", "f16", "bf16", "q8", "q4"}))
       ->group(group);
-  verb.add_option("--compute", o.compute, "Arithmetic: auto and bf16 are fast, f32 is the reference mode")
+  verb.add_option("--compute", o.compute,
+                  "Arithmetic: auto and bf16 are fast, fp8 rounds weights to 8 bits, f32 is the reference mode")
       ->type_name("NAME")
-      ->check(CLI::IsMember({"auto", "bf16", "f32"}))
+      ->check(CLI::IsMember({"auto", "bf16", "f32", "fp8"}))
       ->capture_default_str()
       ->group(group);
   verb.add_option("--device", o.device, "Where to compute: auto, cpu or cuda")
@@ -85,6 +90,13 @@ void add_reading(CLI::App& verb, AskOptions& o) {
       ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
       ->capture_default_str()
       ->group(group);
+  if (!o.answers) {
+    verb.add_option("--gpus", o.gpus, "GPUs to spread several documents over: a number, or all")
+        ->type_name("N|all")
+        ->check(CLI::Range(1, 1024) | CLI::IsMember({"all"}))
+        ->capture_default_str()
+        ->group(group);
+  }
   verb.add_option("--seed", o.seed, "For sampling, and for policies that draw")
       ->type_name("N")
       ->capture_default_str()
@@ -155,12 +167,34 @@ Status check_standard_input(const AskOptions& o) {
 }  // namespace
 
 kernels::NumericClass AskOptions::numeric_class() const {
+  if (compute == "fp8") return kernels::NumericClass::kFp8;
   return compute == "f32" ? kernels::NumericClass::kReference : kernels::NumericClass::kFast;
 }
 
 kernels::DeviceChoice AskOptions::device_choice() const {
   if (device == "cpu") return kernels::DeviceChoice::kCpu;
   return device == "cuda" ? kernels::DeviceChoice::kCuda : kernels::DeviceChoice::kAuto;
+}
+
+kernels::DeviceOptions AskOptions::device_options() const {
+  return {.choice = device_choice(), .numeric_class = numeric_class(), .threads = threads};
+}
+
+std::vector<AskOptions> one_by_one(const AskOptions& options) {
+  std::vector<AskOptions> all;
+  AskOptions one = options;
+  one.docs.clear();
+  one.docs_tokens.clear();
+  for (const std::string& doc : options.docs) {
+    one.doc = doc;
+    all.push_back(one);
+  }
+  for (const std::string& doc : options.docs_tokens) {
+    one.doc_tokens = doc;
+    all.push_back(one);
+  }
+  if (all.empty()) all.push_back(one);
+  return all;
 }
 
 DType AskOptions::storage_dtype() const {

@@ -29,6 +29,8 @@ struct AskOptions {
 
   std::optional<std::string> doc, prompt;                // text
   std::optional<std::string> doc_tokens, prompt_tokens;  // files of token ids
+  /// compress: all that were given; doc and doc_tokens are then the one that is being looked at.
+  std::vector<std::string> docs, docs_tokens;
   std::string instruction = std::string(model::kDefaultInstruction);
   std::optional<std::string> system;
   std::string chat_template;  ///< empty: as the model file says
@@ -42,6 +44,7 @@ struct AskOptions {
   std::string kv_dtype;  ///< empty: bf16, or f32 with --compute f32
   std::string compute = "auto";
   std::string device = "auto";
+  std::string gpus = "1";  ///< a number, or "all"
   std::uint64_t seed = 0;
   int threads = 0;
   bool refresh = false;
@@ -58,10 +61,14 @@ struct AskOptions {
   [[nodiscard]] bool text_mode() const { return doc.has_value(); }
   [[nodiscard]] kernels::NumericClass numeric_class() const;
   [[nodiscard]] kernels::DeviceChoice device_choice() const;
+  [[nodiscard]] kernels::DeviceOptions device_options() const;
   [[nodiscard]] DType storage_dtype() const;
 };
 
 void add_ask_options(CLI::App& verb, AskOptions& options);
+
+/// Of compress: these options for each document by itself, in the order given.
+[[nodiscard]] std::vector<AskOptions> one_by_one(const AskOptions& options);
 
 /// invalid_argument: something is missing, or two options exclude each other. unsupported: what a later version brings.
 [[nodiscard]] Status check_ask_options(const AskOptions& options);

@@ -6,8 +6,8 @@ namespace finchkv::cli {
 namespace {
 
 double ratio_of(const AskReport& r) {
-  const std::uint32_t kept = r.entry->set.max_kept();
-  return kept == 0 ? 0 : static_cast<double>(r.entry->set.doc_tokens) / kept;
+  const auto kept = static_cast<double>(r.entry->kept);
+  return r.entry->kept == 0 ? 0 : static_cast<double>(r.prepared->request.document.size()) / kept;
 }
 
 /// Null where nothing was measured: a rate of 0 would be a statement.
@@ -26,7 +26,7 @@ Json ask_json(const AskReport& r) {
   out["chunk"] = plan.chunk;
   out["doc_tokens"] = r.prepared->request.document.size();
   out["prompt_tokens"] = r.prepared->request.prompt.size();
-  out["kept"] = entry.set.max_kept();
+  out["kept"] = entry.kept;
   out["ratio"] = ratio_of(r);
   out["bytes"] = r.stored ? entry.stored_bytes : static_cast<std::uint64_t>(entry.set.tensor_bytes());
   if (r.answer != nullptr) {
@@ -65,7 +65,7 @@ std::string ask_summary(const AskReport& r) {
   } else {
     line = fmt::format("read {} tokens in {}, kept {} of each layer ({})",
                        format_count(r.prepared->request.document.size()), format_ms(entry.ms.compress),
-                       format_count(entry.set.max_kept()), format_ratio(ratio_of(r)));
+                       format_count(entry.kept), format_ratio(ratio_of(r)));
     line += r.stored ? fmt::format(", {} stored as {}", format_bytes(entry.stored_bytes), id)
                      : fmt::format(", {} not stored", format_bytes(entry.set.tensor_bytes()));
   }

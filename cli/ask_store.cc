@@ -82,8 +82,8 @@ Result<EntryInfo> AskStore::find(const CacheId& id) {
   return read<EntryInfo>([&](Store& store) { return store.find(id); });
 }
 
-Result<std::unique_ptr<EntryStream>> AskStore::stream(const CacheId& id) {
-  auto entry = read<std::unique_ptr<EntryStream>>([&](Store& store) { return store.stream(id); });
+Result<std::unique_ptr<EntryStream>> AskStore::stream(const CacheId& id, const cache_store::StreamOptions& options) {
+  auto entry = read<std::unique_ptr<EntryStream>>([&](Store& store) { return store.stream(id, options); });
   found_ = entry.is_ok();
   return entry;
 }

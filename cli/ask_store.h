@@ -28,7 +28,8 @@ class AskStore final : public cache_store::Store {
   Result<cache_store::EntryInfo> put_packed(const cache_store::PackedEntry& entry,
                                             const cache_store::PutOptions& options) override;
   Result<cache_store::EntryInfo> find(const cache_store::CacheId& id) override;
-  Result<std::unique_ptr<cache_store::EntryStream>> stream(const cache_store::CacheId& id) override;
+  Result<std::unique_ptr<cache_store::EntryStream>> stream(const cache_store::CacheId& id,
+                                                           const cache_store::StreamOptions& options) override;
   Result<std::vector<std::vector<std::uint32_t>>> read_origins(const cache_store::CacheId& id) override;
   Result<std::vector<std::int32_t>> read_document_tokens(const cache_store::CacheId& id) override;
   Result<cache_store::PackedEntry> read_packed(const cache_store::CacheId& id) override;

@@ -1,9 +1,12 @@
 #include "compressor/chunk_context.h"
 
 #include <algorithm>
+#include <cassert>
 #include <numeric>
 
 #include <fmt/format.h>
+
+#include "base/memory_pool.h"
 
 namespace finchkv::compressor {
 
@@ -22,44 +25,70 @@ Tensor as_rows(const Tensor& t) { return t.split_last(t.dim(1), 1).transpose(1, 
 
 }  // namespace
 
+std::size_t ChunkContext::state_bytes(const Plan& plan, const model::Transformer& model) {
+  const model::ModelConfig& config = model.config();
+  const std::int64_t rows = plan.policy->per_head() ? config.n_kv_heads : 1;
+  const std::int64_t candidates = std::min(plan.budget + plan.chunk, static_cast<std::int64_t>(plan.document.size()));
+  const std::int64_t entries = config.n_layers * 2 * config.n_kv_heads * plan.budget * config.head_dim;
+  return static_cast<std::size_t>(entries) * kernels::element_size(model.device().kv_type()) +
+         static_cast<std::size_t>(rows * (config.n_layers * plan.budget + candidates)) * sizeof(std::int32_t);
+}
+
+ReadScratch::Needs ChunkContext::scratch_needs(const Plan& plan, const model::Transformer& model) {
+  const auto n = static_cast<std::int64_t>(plan.document.size());
+  const auto prompt = static_cast<std::int64_t>(plan.prompt.size());
+  const std::int64_t rows = plan.policy->per_head() ? model.config().n_kv_heads : 1;
+  return {plan.chunk + prompt, std::min(plan.budget + plan.chunk, n) + prompt, rows * plan.budget};
+}
+
 Result<ChunkContext> ChunkContext::create(const Plan& plan, const model::Transformer& model) {
   ChunkContext c(plan, model);
   const model::ModelConfig& config = model.config();
   kernels::Device& dev = model.device();
-  const ElementType a = dev.kv_type();
   const auto n = static_cast<std::int64_t>(plan.document.size());
-  const auto prompt = static_cast<std::int64_t>(plan.prompt.size());
   const std::int64_t candidates = std::min(plan.budget + plan.chunk, n);
-  const std::int64_t total = candidates + prompt;
-  const std::int64_t kv = config.n_kv_heads, d = config.head_dim;
+  const std::int64_t kv = config.n_kv_heads, d = config.head_dim, keep = plan.budget;
   c.rows_ = plan.policy->per_head() ? kv : 1;
-  c.layers_.resize(static_cast<std::size_t>(config.n_layers));
-  for (Layer& layer : c.layers_) {
-    FINCHKV_ASSIGN_OR_RETURN(layer.keys, dev.empty(a, {kv, plan.budget, d}));
-    FINCHKV_ASSIGN_OR_RETURN(layer.values, dev.empty(a, {kv, plan.budget, d}));
-    FINCHKV_ASSIGN_OR_RETURN(layer.origins, dev.empty(ElementType::kI32, {c.rows_, plan.budget}));
-  }
-  FINCHKV_ASSIGN_OR_RETURN(c.plain_keys_, dev.empty(a, {kv, total, d}));
-  FINCHKV_ASSIGN_OR_RETURN(c.rotated_keys_, dev.empty(a, {kv, total, d}));
-  FINCHKV_ASSIGN_OR_RETURN(c.values_, dev.empty(a, {kv, total, d}));
+  const std::int64_t entries = kv * keep * d, origins = c.rows_ * keep;
+  // One piece for all layers: it is read out at once.
+  FINCHKV_ASSIGN_OR_RETURN(c.kept_entries_, dev.empty(dev.kv_type(), {config.n_layers * 2 * entries}));
+  FINCHKV_ASSIGN_OR_RETURN(c.kept_origins_, dev.empty(ElementType::kI32, {config.n_layers * origins}));
   FINCHKV_ASSIGN_OR_RETURN(c.origins_, dev.empty(ElementType::kI32, {c.rows_, candidates}));
-  FINCHKV_ASSIGN_OR_RETURN(c.indices_, dev.empty(ElementType::kI32, {c.rows_, plan.budget}));
-  FINCHKV_ASSIGN_OR_RETURN(c.queries_, dev.empty(a, {plan.chunk + prompt, config.n_heads, d}));
-  FINCHKV_ASSIGN_OR_RETURN(c.lse_, dev.empty(ElementType::kF32, {plan.chunk + prompt, config.n_heads}));
+  for (std::int64_t l = 0; l < config.n_layers; ++l) {
+    c.layers_.push_back({c.kept_entries_.slice(0, 2 * l * entries, entries).reshape({kv, keep, d}),
+                         c.kept_entries_.slice(0, (2 * l + 1) * entries, entries).reshape({kv, keep, d}),
+                         c.kept_origins_.slice(0, l * origins, origins).reshape({c.rows_, keep})});
+  }
   return c;
 }
 
-Status ChunkContext::begin_chunk(std::int64_t start, std::int64_t size) {
+Status ChunkContext::begin_chunk(std::int64_t start, std::int64_t size, const ReadScratch& scratch) {
   start_ = start;
   size_ = size;
-  // The chunk's own origins are the same in every layer; attend() puts the layer's kept ones before them.
-  std::vector<std::int32_t> fresh(static_cast<std::size_t>(size));
-  std::iota(fresh.begin(), fresh.end(), static_cast<std::int32_t>(start));
-  const Tensor all = dense_prefix(origins_, rows_, kept_ + size);
+  plain_keys_ = scratch.plain_keys;
+  rotated_keys_ = scratch.rotated_keys;
+  values_ = scratch.values;
+  queries_ = scratch.queries;
+  lse_ = scratch.lse;
+  indices_ = scratch.indices;
+  // The chunk's own origins are the same in every layer; attend() puts the layer's kept ones before them, where zeros
+  // are until then.
+  const std::int64_t columns = kept_ + size;
+  fresh_.assign(static_cast<std::size_t>(rows_ * columns), 0);
   for (std::int64_t r = 0; r < rows_; ++r) {
-    model_->device().upload(fresh.data(), all.slice(0, r, 1).slice(1, kept_, size));
+    const auto first = fresh_.begin() + r * columns + kept_;
+    std::iota(first, first + size, static_cast<std::int32_t>(start));
   }
+  model_->device().upload(fresh_.data(), dense_prefix(origins_, rows_, columns));
   return Status::ok();
+}
+
+void ChunkContext::leave_scratch() { plain_keys_ = rotated_keys_ = values_ = queries_ = lse_ = indices_ = {}; }
+
+void ChunkContext::restart() {
+  leave_scratch();
+  kept_ = 0;
+  chunk_index_ = 0;
 }
 
 Status ChunkContext::attend(std::int64_t index, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& out) {
@@ -72,15 +101,10 @@ Status ChunkContext::attend(std::int64_t index, const Tensor& q, const Tensor& k
   const Tensor keys = plain_keys_.slice(1, 0, total);
   const Tensor rotated = rotated_keys_.slice(1, 0, total);
   const Tensor values = values_.slice(1, 0, total);
-  if (kept_ > 0) {
-    dev.copy(layer.keys.slice(1, 0, kept_), keys.slice(1, 0, kept_));
-    dev.copy(layer.values.slice(1, 0, kept_), values.slice(1, 0, kept_));
-  }
-  dev.copy(k, keys.slice(1, kept_, rows).transpose(0, 1));
-  dev.copy(v, values.slice(1, kept_, rows).transpose(0, 1));
-  dev.rotate(rope, keys.transpose(0, 1), 0, rotated.transpose(0, 1));
   const Tensor queries = queries_.slice(0, 0, rows);
-  dev.rotate(rope, q, kept_, queries);
+  const Tensor origins = dense_prefix(origins_, rows_, kept_ + size_);
+  dev.place_chunk(rope, {q, k, v, layer.keys.slice(1, 0, kept_), layer.values.slice(1, 0, kept_),
+                         layer.origins.slice(1, 0, kept_), queries, keys, rotated, values, origins});
   const Tensor lse = lse_.slice(0, 0, rows);
   dev.attention(queries, rotated, values, model_->attention_scale(), out, prompt > 0 ? lse : Tensor());
   return select(layer, index, queries, lse);
@@ -92,9 +116,6 @@ Status ChunkContext::select(Layer& layer, std::int64_t index, const Tensor& quer
   const std::int64_t candidates = kept_ + size_;
   const std::int64_t keep = std::min(candidates, plan_.keep_after(start_ + size_));
   const Tensor origins = dense_prefix(origins_, rows_, candidates);
-  if (kept_ > 0) {
-    dev.copy(as_rows(layer.origins.slice(1, 0, kept_)), as_rows(origins.slice(1, 0, kept_)));
-  }
   const Tensor kept_keys = layer.keys.slice(1, 0, keep);
   const Tensor kept_values = layer.values.slice(1, 0, keep);
   const Tensor kept_origins = layer.origins.slice(1, 0, keep);
@@ -122,18 +143,18 @@ Status ChunkContext::select(Layer& layer, std::int64_t index, const Tensor& quer
     step.lse = lse.slice(0, size_, prompt);
   }
   FINCHKV_RETURN_IF_ERROR(plan_.policy->choose(step, indices));
-  dev.gather(plain_keys_, indices, kept_keys);
-  dev.gather(values_, indices, kept_values);
-  dev.gather_origins(origins, indices, kept_origins);
+  dev.gather({plain_keys_, values_, origins}, indices, {kept_keys, kept_values, kept_origins});
   return Status::ok();
 }
 
 void ChunkContext::end_chunk() {
+  leave_scratch();
   kept_ = std::min(kept_ + size_, plan_.keep_after(start_ + size_));
   ++chunk_index_;
 }
 
 Result<KvSet> ChunkContext::take_set() {
+  assert(kept_ == plan_.budget);
   const model::ModelConfig& config = model_->config();
   kernels::Device& dev = model_->device();
   KvSet set;
@@ -146,24 +167,22 @@ Result<KvSet> ChunkContext::take_set() {
   set.rope = config.rope;
   const std::size_t bytes = set.layer_bytes(static_cast<std::uint32_t>(kept_));
   const auto origin_count = static_cast<std::size_t>(rows_ * kept_);
-  for (Layer& layer : layers_) {
-    auto memory = allocate_shared_bytes(2 * bytes + origin_count * sizeof(std::uint32_t));
-    if (!memory) return Status::resource_exhausted(fmt::format("no memory for a layer of {} kept entries", kept_));
-    std::byte* keys = memory.get();
-    std::byte* values = keys + bytes;
-    auto* origins = reinterpret_cast<std::uint32_t*>(values + bytes);
-    dev.download(layer.keys, keys);
-    dev.download(layer.values, values);
-    dev.download(layer.origins, origins);
-    layer = {};
-    KvLayer view;
-    view.n_kept = static_cast<std::uint32_t>(kept_);
-    view.keys = {keys, bytes};
-    view.values = {values, bytes};
-    view.origins = {origins, origin_count};
-    set.layers.push_back(view);
-    set.memory.push_back(std::move(memory));
+  const std::size_t entry_bytes = layers_.size() * 2 * bytes;
+  auto memory = MemoryPool::shared().take(entry_bytes + layers_.size() * origin_count * sizeof(std::uint32_t));
+  if (!memory) return Status::resource_exhausted(fmt::format("no memory for {} kept entries of every layer", kept_));
+  dev.download(kept_entries_, memory.get());
+  auto* origins = reinterpret_cast<std::uint32_t*>(memory.get() + entry_bytes);
+  dev.download(kept_origins_, origins);
+  for (std::size_t l = 0; l < layers_.size(); ++l) {
+    const std::byte* keys = memory.get() + 2 * l * bytes;
+    set.layers.push_back({static_cast<std::uint32_t>(kept_),
+                          {keys, bytes},
+                          {keys + bytes, bytes},
+                          {origins + l * origin_count, origin_count}});
   }
+  set.memory.push_back(std::move(memory));
+  layers_.clear();
+  kept_entries_ = kept_origins_ = origins_ = {};
   FINCHKV_RETURN_IF_ERROR(dev.synchronize());
   return set;
 }

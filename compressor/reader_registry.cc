@@ -16,8 +16,4 @@ Result<const Reader*> find_reader(std::string_view name) {
   return Status::invalid_argument(fmt::format("there is no way of reading '{}'; the ways are {}", name, names));
 }
 
-Result<ReadResult> read_document(const Plan& plan, model::Transformer& model, const Progress& progress) {
-  return plan.reader->read(plan, model, progress);
-}
-
 }  // namespace finchkv::compressor

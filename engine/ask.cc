@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 
 #include "cache_store/codec.h"
+#include "engine/entry_steps.h"
 
 namespace finchkv::engine {
 namespace {
@@ -44,21 +45,9 @@ cache_store::CacheIdentity make_identity(const Prepared& p, const model::Model& 
   return id;
 }
 
-// An id promises who computed the bytes: the model that was fingerprinted, in the arithmetic that was asked for.
 Status check_model(const Prepared& p, const model::Model& model) {
   if (model.transformer() == nullptr) return Status::internal("the model's weights were not loaded");
-  const cache_store::CacheIdentity& identity = p.own.identity;
-  if (model.model_fingerprint() != identity.model_fingerprint ||
-      model.weights_fingerprint() != identity.weights_fingerprint) {
-    return Status::invalid_argument("the request was prepared for another model than the one that is to run it");
-  }
-  const bool fast = model.transformer()->device().numeric_class() == kernels::NumericClass::kFast;
-  if (fast != (identity.numeric == cache_store::NumericClass::kFast)) {
-    return Status::invalid_argument(
-        fmt::format("the request asks for {} arithmetic, but the model's device computes in another class",
-                    cache_store::numeric_class_name(identity.numeric)));
-  }
-  return Status::ok();
+  return check_model(p, model, model.transformer()->device());
 }
 
 cache_store::PutOptions put_options(const Keeping& keeping) {
@@ -79,42 +68,33 @@ Result<KvSet> read_and_store(const Prepared& p, model::Model& model, cache_store
   FINCHKV_ASSIGN_OR_RETURN(compressor::ReadResult read,
                            compressor::read_document(p.plan, *model.transformer(), progress));
   out.ms.compress = ms_since(start);
-  out.id = p.target().id;
-  const auto stored = clock::now();
-  if (store != nullptr) {
-    cache_store::PutRequest put;
-    static_cast<cache_store::PutOptions&>(put) = put_options(p.request.keeping);
-    put.identity = p.target().identity;
-    put.set = read.set;
-    if (p.request.keep_document_tokens) put.document_tokens = p.request.document;
-    put.compress_ms = static_cast<std::uint64_t>(out.ms.compress);
-    put.zstd_tensors = p.request.keeping.zstd_tensors;
-    put.if_exists = replace ? cache_store::IfExists::kReplace : cache_store::IfExists::kKeep;
-    FINCHKV_ASSIGN_OR_RETURN(const cache_store::EntryInfo info, store->put(put));
-    out.stored_bytes = info.stored_bytes;
-    out.ms.store = ms_since(stored);
-  }
-  return cache_store::as_stored(read.set, p.request.kv_dtype);
+  return keep(p, store, replace, read.set, out);
 }
 
 bool may_be_read_again(const Status& status) {
   return status.code() == StatusCode::kNotFound || status.code() == StatusCode::kCorrupt;
 }
 
-// What an answer is decoded from, made while an entry's layers are still on their way. Only where the weights are
-// loaded: loading them can take longer than a reader may hold an entry without using it.
+// What an answer is decoded from, made while an entry's layers are still on their way: each goes to the device as it is
+// stored and is expanded there, so no set of the host's is made. Only where the weights are loaded: loading them can
+// take longer than a reader may hold an entry without using it.
 class EarlyContext {
  public:
   EarlyContext(const Prepared& p, model::Model& model, std::int64_t room) : p_(p), model_(model), room_(room) {}
 
+  [[nodiscard]] bool is_possible() const { return model_.transformer() != nullptr; }
+  [[nodiscard]] cache_store::StreamOptions how() const {
+    return {.form = cache_store::LayerForm::kStored, .memory = model_.transformer()->device().host_memory()};
+  }
+  /// `entry` was opened as how() says.
   Status take(cache_store::EntryStream& entry) {
     drop();
-    if (model_.transformer() == nullptr) return Status::ok();
     FINCHKV_RETURN_IF_ERROR(check_model(p_, model_));
     const cache_store::EntryInfo& info = entry.info();
-    const model::SetFrame frame{info.shape, info.decoded, info.key_form, info.next_position, info.rope, info.n_kept};
+    const model::SetFrame frame{info.shape, info.decoded, info.identity.storage, info.key_form, info.next_position,
+                                info.rope,  info.n_kept};
     auto made = model::DecodeContext::from_layers(
-        *model_.transformer(), frame, [&entry](std::uint32_t layer) { return entry.layer(layer); }, room_);
+        *model_.transformer(), frame, [&entry](std::uint32_t layer) { return entry.take(layer); }, room_);
     FINCHKV_RETURN_IF_ERROR(made.status());
     context_.emplace(*std::move(made));
     return Status::ok();
@@ -136,8 +116,9 @@ class EarlyContext {
 // One entry, whole: not_found and corrupt as the store says. `early` may be null.
 Status load(const Prepared& p, cache_store::Store& store, const cache_store::CacheId& id, EarlyContext* early,
             Obtained& out) {
+  const bool straight = early != nullptr && early->is_possible();
   const auto looked = clock::now();
-  auto entry = store.stream(id);
+  auto entry = store.stream(id, straight ? early->how() : cache_store::StreamOptions{});
   out.ms.lookup += ms_since(looked);
   FINCHKV_RETURN_IF_ERROR(entry.status());
   const auto& n_kept = (*entry)->info().n_kept;
@@ -147,14 +128,20 @@ Status load(const Prepared& p, cache_store::Store& store, const cache_store::Cac
     return Status::corrupt(fmt::format("the entry keeps {} where {} were asked for", longest, p.plan.budget));
   }
   const auto start = clock::now();
-  if (early != nullptr) FINCHKV_RETURN_IF_ERROR(early->take(**entry));
-  Result<KvSet> set = (*entry)->finish();
+  Status loaded = Status::ok();
+  if (straight) {
+    loaded = early->take(**entry);
+  } else {
+    Result<KvSet> set = (*entry)->finish();
+    loaded = set.status();
+    if (set.is_ok()) out.set = *std::move(set);
+  }
   out.ms.reload += ms_since(start);
-  FINCHKV_RETURN_IF_ERROR(set.status());
+  FINCHKV_RETURN_IF_ERROR(loaded);
   out.hit = true;
   out.id = id;
+  out.kept = longest;
   out.stored_bytes = (*entry)->info().stored_bytes;
-  out.set = *std::move(set);
   return Status::ok();
 }
 
@@ -202,10 +189,59 @@ Result<Obtained> obtain_with(const Prepared& p, model::Model& model, cache_store
   }
   if (early != nullptr) early->drop();
   FINCHKV_ASSIGN_OR_RETURN(out.set, read_and_store(p, model, store, replace, weights, progress, out));
+  out.kept = out.set.max_kept();
   return out;
 }
 
 }  // namespace
+
+cache_store::NumericClass named_class(kernels::NumericClass numeric) {
+  switch (numeric) {
+    case kernels::NumericClass::kReference: return cache_store::NumericClass::kReference;
+    case kernels::NumericClass::kFast: return cache_store::NumericClass::kFast;
+    case kernels::NumericClass::kFp8: return cache_store::NumericClass::kFp8;
+  }
+  return cache_store::NumericClass::kReference;
+}
+
+// An id promises who computed the bytes: the model that was fingerprinted, in the arithmetic that was asked for.
+Status check_model(const Prepared& p, const model::Model& model, const kernels::Device& device) {
+  const cache_store::CacheIdentity& identity = p.own.identity;
+  if (model.model_fingerprint() != identity.model_fingerprint ||
+      model.weights_fingerprint() != identity.weights_fingerprint) {
+    return Status::invalid_argument("the request was prepared for another model than the one that is to run it");
+  }
+  const cache_store::NumericClass has = named_class(device.numeric_class());
+  if (has != identity.numeric) {
+    return Status::invalid_argument(
+        fmt::format("the request asks for {} arithmetic, but the model's device computes in class {}",
+                    cache_store::numeric_class_name(identity.numeric), cache_store::numeric_class_name(has)));
+  }
+  return Status::ok();
+}
+
+Status look_up(const Prepared& p, cache_store::Store& store, bool& replace, Obtained& out) {
+  return look_up(p, store, nullptr, replace, out);
+}
+
+Result<KvSet> keep(const Prepared& p, cache_store::Store* store, bool replace, const KvSet& set, Obtained& out) {
+  out.id = p.target().id;
+  const auto stored = clock::now();
+  if (store != nullptr) {
+    cache_store::PutRequest put;
+    static_cast<cache_store::PutOptions&>(put) = put_options(p.request.keeping);
+    put.identity = p.target().identity;
+    put.set = set;
+    if (p.request.keep_document_tokens) put.document_tokens = p.request.document;
+    put.compress_ms = static_cast<std::uint64_t>(out.ms.compress);
+    put.zstd_tensors = p.request.keeping.zstd_tensors;
+    put.if_exists = replace ? cache_store::IfExists::kReplace : cache_store::IfExists::kKeep;
+    FINCHKV_ASSIGN_OR_RETURN(const cache_store::EntryInfo info, store->put(put));
+    out.stored_bytes = info.stored_bytes;
+    out.ms.store = ms_since(stored);
+  }
+  return cache_store::as_stored(set, p.request.kv_dtype);
+}
 
 Result<std::unique_ptr<Prepared>> prepare(Request request, const model::Model& model,
                                           const cache_store::Tenant& tenant) {

@@ -29,6 +29,9 @@ struct Keeping {
   bool zstd_tensors = false;  ///< smaller on disk where that helps, several times slower to read
 };
 
+/// The name that identities have for a device's arithmetic.
+[[nodiscard]] cache_store::NumericClass named_class(kernels::NumericClass numeric);
+
 struct Request {
   std::vector<model::TokenId> document;
   std::vector<model::TokenId> prompt;
@@ -82,9 +85,12 @@ struct Timings {  ///< milliseconds; 0 where a step did not happen
   std::chrono::steady_clock::time_point first_token;
 };
 
-/// The entry's set as it is after storing (quantised where asked), wherever it came from.
+/// An entry, wherever it came from.
 struct Obtained {
+  /// As it is after storing (quantised where asked). Without layers where ask() found the entry and took it straight to
+  /// the device.
   KvSet set;
+  std::uint64_t kept = 0;   ///< the most entries of a layer
   cache_store::CacheId id;  ///< the tenant's own entry, or the shared one
   bool hit = false;
   std::uint64_t stored_bytes = 0;  ///< 0 without a store

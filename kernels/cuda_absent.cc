@@ -7,4 +7,6 @@ Result<std::unique_ptr<Device>> make_cuda_device(const CudaOptions&) {
   return Status::unsupported("this finchkv was built without CUDA; use --device cpu or auto");
 }
 
+int cuda_device_count() { return 0; }
+
 }  // namespace finchkv::kernels

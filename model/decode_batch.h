@@ -1,31 +1,33 @@
 // DecodeBatch: one decoding step of several sequences in one pass over the weights.
 //
-// Row i of a pass is the next token of sequence i, whatever the lengths of their caches; sequences join and leave
-// between passes. Transformer::forward(tokens, batch, LogitRows::kAll) then gives every sequence's logits. The contexts
+// Row i of a step is the next token of sequence i, whatever the lengths of their caches; sequences join and leave
+// between steps: a batch is a list that is made anew for each (Transformer::forward or step with a batch). The contexts
 // stay their owners' and must outlive the batch; none may be in it twice.
 #pragma once
 
-#include <span>
+#include <cstdint>
 #include <vector>
 
 #include "model/decode_context.h"
 
 namespace finchkv::model {
 
-class DecodeBatch final : public AttentionContext {
+class DecodeBatch {
  public:
   DecodeBatch(const Transformer& model, std::vector<DecodeContext*> contexts)
       : model_(&model), contexts_(std::move(contexts)) {}
 
-  /// invalid_argument when the pass has another number of rows than there are sequences; resource_exhausted when a
-  /// cache is full.
-  Status attend(std::int64_t layer, const kernels::Tensor& q, const kernels::Tensor& k, const kernels::Tensor& v,
-                const kernels::Tensor& out) override;
+  [[nodiscard]] std::int64_t size() const { return static_cast<std::int64_t>(contexts_.size()); }
+
+  // For Transformer:
+  /// Where the next token of each sequence goes, [layers, sequences]. resource_exhausted when a cache is full.
+  Status slots(std::vector<kernels::DecodeSlot>& to) const;
+  /// What a step over slots() appended is there.
+  void advance();
 
  private:
   const Transformer* model_;
   std::vector<DecodeContext*> contexts_;
-  std::vector<kernels::DecodeSlot> slots_;
 };
 
 }  // namespace finchkv::model

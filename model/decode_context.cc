@@ -42,6 +42,12 @@ Result<std::int64_t> check_frame(const Transformer& model, const SetFrame& set, 
   return static_cast<std::int64_t>(longest);
 }
 
+std::uint64_t tensor_bytes(const SetFrame& frame, GroupAxis axis, std::uint64_t n) {
+  const QuantisedShape shape{frame.shape.n_kv_heads, n, frame.shape.head_dim};
+  if (is_quantised(frame.layout)) return quantised_bytes(frame.layout, axis, shape).value_or(0);
+  return shape.heads * shape.tokens * shape.channels * element_bytes(frame.layout);
+}
+
 }  // namespace
 
 Result<DecodeContext> DecodeContext::create(const Transformer& model, std::int64_t capacity) {
@@ -61,54 +67,57 @@ Result<DecodeContext> DecodeContext::from_set(const Transformer& model, const Kv
   FINCHKV_RETURN_IF_ERROR(set.validate());
   std::vector<std::uint32_t> n_kept;
   for (const KvLayer& layer : set.layers) n_kept.push_back(layer.n_kept);
-  const SetFrame frame{set.shape, set.dtype, set.key_form, set.next_position, set.rope, n_kept};
+  const SetFrame frame{set.shape, set.dtype, set.dtype, set.key_form, set.next_position, set.rope, n_kept};
   return from_layers(
-      model, frame, [&set](std::uint32_t l) -> Result<KvLayer> { return set.layers[l]; }, append);
+      model, frame,
+      [&set](std::uint32_t l) -> Result<OwnedLayer> {
+        return OwnedLayer{set.layers[l], nullptr};
+      },
+      append);
 }
 
 Result<DecodeContext> DecodeContext::from_layers(const Transformer& model, const SetFrame& frame,
-                                                 const std::function<Result<KvLayer>(std::uint32_t layer)>& layer,
+                                                 const std::function<Result<OwnedLayer>(std::uint32_t layer)>& layer,
                                                  std::int64_t append) {
   FINCHKV_ASSIGN_OR_RETURN(const std::int64_t longest, check_frame(model, frame, append));
   FINCHKV_ASSIGN_OR_RETURN(DecodeContext context, create(model, longest + append));
   context.base_ = static_cast<std::int64_t>(frame.next_position);
   context.append_capacity_ = append;
-  for (std::uint32_t l = 0; l < frame.shape.n_layers; ++l) {
-    FINCHKV_ASSIGN_OR_RETURN(const KvLayer from, layer(l));
-    FINCHKV_RETURN_IF_ERROR(context.load_layer(frame, from, l));
-  }
-  FINCHKV_RETURN_IF_ERROR(model.device().synchronize());
+  const Status loaded = context.load_layers(frame, layer);
+  const Status arrived = model.device().synchronize();  // whatever was wrong: nothing reads the layers' memory now
+  FINCHKV_RETURN_IF_ERROR(loaded);
+  FINCHKV_RETURN_IF_ERROR(arrived);
   return context;
 }
 
-Status DecodeContext::load_layer(const SetFrame& frame, const KvLayer& from, std::size_t index) {
+Status DecodeContext::load_layers(const SetFrame& frame,
+                                  const std::function<Result<OwnedLayer>(std::uint32_t layer)>& layer) {
+  for (std::uint32_t l = 0; l < frame.shape.n_layers; ++l) {
+    FINCHKV_ASSIGN_OR_RETURN(const OwnedLayer from, layer(l));
+    FINCHKV_RETURN_IF_ERROR(load_layer(frame, from, l));
+  }
+  return Status::ok();
+}
+
+Status DecodeContext::load_layer(const SetFrame& frame, const OwnedLayer& from, std::size_t index) {
   Layer& layer = layers_[index];
   kernels::Device& dev = model_->device();
-  const std::int64_t heads = frame.shape.n_kv_heads, d = frame.shape.head_dim, n = from.n_kept;
-  const auto bytes = static_cast<std::size_t>(heads * n * d) * element_bytes(frame.dtype);
-  if (n != frame.n_kept[index] || from.keys.size() != bytes || from.values.size() != bytes) {
+  const std::int64_t n = from.views.n_kept;
+  const auto fits = [&](std::span<const std::byte> bytes, GroupAxis axis) {
+    return bytes.size() == tensor_bytes(frame, axis, from.views.n_kept);
+  };
+  if (n != frame.n_kept[index] || !fits(from.views.keys, GroupAxis::kTokens) ||
+      !fits(from.views.values, GroupAxis::kChannels)) {
     return Status::invalid_argument(
         fmt::format("layer {} of the entry does not have the {} entries that it should", index, frame.n_kept[index]));
   }
   layer.kept = n;
   if (n == 0) return Status::ok();
-  const ElementType type = frame.dtype == DType::kBF16 ? ElementType::kBF16 : ElementType::kF32;
-  FINCHKV_ASSIGN_OR_RETURN(const Tensor keys, dev.empty(type, {heads, n, d}));
-  FINCHKV_ASSIGN_OR_RETURN(const Tensor values, dev.empty(type, {heads, n, d}));
-  const auto upload = [&](std::span<const std::byte> elements, const Tensor& to) {
-    if (frame.dtype != DType::kF16) return dev.upload(elements.data(), to);
-    std::vector<float> wide(static_cast<std::size_t>(to.elements()));
-    convert_to_f32(DType::kF16, elements.data(), wide.data(), wide.size());
-    dev.upload(wide.data(), to);
+  const auto load = [&](std::span<const std::byte> bytes, GroupAxis axis, const RopeRecord* rope, const Tensor& to) {
+    dev.load({frame.layout, axis, frame.dtype, bytes, from.memory}, rope, base_ - n, to.slice(1, 0, n));
   };
-  upload(from.keys, keys);
-  upload(from.values, values);
-  dev.copy(values, layer.values.slice(1, 0, n));
-  if (frame.key_form == KeyForm::kPreRope) {
-    dev.rotate(frame.rope, keys.transpose(0, 1), base_ - n, layer.keys.slice(1, 0, n).transpose(0, 1));
-  } else {
-    dev.copy(keys, layer.keys.slice(1, 0, n));
-  }
+  load(from.views.keys, GroupAxis::kTokens, frame.key_form == KeyForm::kPreRope ? &frame.rope : nullptr, layer.keys);
+  load(from.views.values, GroupAxis::kChannels, nullptr, layer.values);
   return Status::ok();
 }
 
@@ -131,12 +140,6 @@ Status DecodeContext::attend(std::int64_t index, const Tensor& q, const Tensor& 
   if (layer.appended + n > append_capacity_) {
     return Status::resource_exhausted(
         fmt::format("the cache has room for {} more tokens, not for {}", append_capacity_ - layer.appended, n));
-  }
-  if (n == 1) {
-    const kernels::DecodeSlot here{layer.keys, layer.values, used, position};
-    dev.decode_attention(rope, q, k, v, {&here, 1}, model_->attention_scale(), out);
-    ++layer.appended;
-    return Status::ok();
   }
   const ElementType type = dev.activation_type(n);
   if (rotated_q_.empty() || rotated_q_.dim(0) < n || rotated_q_.type() != type) {

@@ -16,7 +16,8 @@ namespace finchkv::model {
 /// What is known of a set before its layers are there. Views: the caller's.
 struct SetFrame {
   KvShape shape;
-  DType dtype = DType::kF32;
+  DType dtype = DType::kF32;   ///< f32, f16 or bf16: what the numbers are
+  DType layout = DType::kF32;  ///< how the layers come: as dtype, or as q8 or q4 that decode to it (base/quantised.h)
   KeyForm key_form = KeyForm::kPreRope;
   std::uint64_t next_position = 0;
   const RopeRecord& rope;
@@ -32,9 +33,10 @@ class DecodeContext final : public AttentionContext {
   /// invalid_argument when the set's shape or RoPE record is not this model's, or it all passes the context window.
   static Result<DecodeContext> from_set(const Transformer& model, const KvSet& set, std::int64_t append);
   /// The same from layers that are still on their way: `layer` is asked for each in order, and each goes to the device
-  /// while the next ones come. What it says when it fails is returned.
+  /// and is expanded there while the next ones come. A layer's memory is let go as soon as the device has it; without
+  /// an owner it stays until this returns. What `layer` says when it fails is returned.
   static Result<DecodeContext> from_layers(const Transformer& model, const SetFrame& frame,
-                                           const std::function<Result<KvLayer>(std::uint32_t layer)>& layer,
+                                           const std::function<Result<OwnedLayer>(std::uint32_t layer)>& layer,
                                            std::int64_t append);
 
   // Copies would share the cache's memory and count apart.
@@ -46,10 +48,12 @@ class DecodeContext final : public AttentionContext {
   Status attend(std::int64_t layer, const kernels::Tensor& q, const kernels::Tensor& k, const kernels::Tensor& v,
                 const kernels::Tensor& out) override;
 
-  /// Makes room checks for one more token and says where it goes in this layer (Device::decode_attention).
+  /// Where one more token goes in this layer (DecodeBatch). resource_exhausted when there is no room for it.
   Result<kernels::DecodeSlot> slot(std::int64_t layer) const;
-  /// What was appended to `layer` by a decode_attention() over slot().
-  void advance(std::int64_t layer) { ++layers_[static_cast<std::size_t>(layer)].appended; }
+  /// A token was appended to every layer at its slot().
+  void advance() {
+    for (Layer& layer : layers_) ++layer.appended;
+  }
 
   [[nodiscard]] std::int64_t appended() const { return layers_.empty() ? 0 : layers_.back().appended; }
   [[nodiscard]] std::int64_t position() const { return base_ + appended(); }  ///< of the next token
@@ -63,7 +67,8 @@ class DecodeContext final : public AttentionContext {
     std::int64_t appended = 0;
   };
   explicit DecodeContext(const Transformer& model) : model_(&model) {}
-  Status load_layer(const SetFrame& frame, const KvLayer& from, std::size_t layer);
+  Status load_layers(const SetFrame& frame, const std::function<Result<OwnedLayer>(std::uint32_t layer)>& layer);
+  Status load_layer(const SetFrame& frame, const OwnedLayer& from, std::size_t layer);
 
   const Transformer* model_;
   std::int64_t base_ = 0;

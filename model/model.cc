@@ -30,8 +30,12 @@ Result<std::unique_ptr<Model>> Model::open(const std::string& path, const ModelO
 }
 
 Status Model::load_weights(std::shared_ptr<kernels::Device> device) {
-  FINCHKV_ASSIGN_OR_RETURN(transformer_, Transformer::load(file_, config_, std::move(device)));
+  FINCHKV_ASSIGN_OR_RETURN(transformer_, replica(std::move(device)));
   return Status::ok();
+}
+
+Result<std::unique_ptr<Transformer>> Model::replica(std::shared_ptr<kernels::Device> device) const {
+  return Transformer::load(file_, config_, std::move(device));
 }
 
 }  // namespace finchkv::model

@@ -30,6 +30,9 @@ class Model {
   static Result<std::unique_ptr<Model>> open(const std::string& path, const ModelOptions& options);
   /// Packs the weights for `device`; the Model then owns a Transformer on it.
   Status load_weights(std::shared_ptr<kernels::Device> device);
+  /// Another replica of the weights, on a device of its own and the caller's: for several devices at once. May be
+  /// called from several threads.
+  [[nodiscard]] Result<std::unique_ptr<Transformer>> replica(std::shared_ptr<kernels::Device> device) const;
 
   [[nodiscard]] const GgufFile& file() const { return *file_; }
   [[nodiscard]] const ModelConfig& config() const { return config_; }

@@ -29,9 +29,17 @@ class AttentionContext {
                         const kernels::Tensor& v, const kernels::Tensor& out) = 0;
 };
 
+class DecodeBatch;  // model/decode_batch.h
+
 enum class LogitRows : std::uint8_t { kNone, kLast, kAll };
 
 struct Weights;
+
+/// What a decoding step of n sequences gives.
+struct StepResult {
+  std::vector<TokenId> likeliest;  ///< [n], chosen on the device; ties to the lower id
+  std::vector<float> logits;       ///< [sequences whose logits were asked for, vocab]
+};
 
 class Transformer {
  public:
@@ -48,15 +56,27 @@ class Transformer {
   [[nodiscard]] const Weights& weights() const;  ///< for benchmarks (model/weights.h)
   [[nodiscard]] std::size_t weight_bytes() const;
   [[nodiscard]] float attention_scale() const;  ///< 1 / sqrt(head_dim)
+  /// Device memory that a pass of so many rows takes beyond what earlier passes left for it.
+  [[nodiscard]] std::size_t missing_bytes(std::int64_t rows) const;
+  /// Gives back what is kept between passes of several rows; the next one takes it again.
+  void release_activations();
 
   /// Runs the tokens through all layers. Logits f32 [rows, vocab] on the host: none, the last row's, or all rows'.
   /// invalid_argument for ids outside the vocabulary; corrupt when logits are not finite; resource_exhausted.
   Result<std::vector<float>> forward(std::span<const TokenId> tokens, AttentionContext& context, LogitRows rows);
 
+  /// One decoding step: tokens[i] is the next token of the batch's sequence i. Steps of the same number of sequences
+  /// are recorded and run again as one piece of work where the device can do that; results are the same.
+  /// invalid_argument when the batch has another number of sequences, else as above; when a step fails, none of its
+  /// sequences has moved on.
+  Result<std::vector<float>> forward(std::span<const TokenId> tokens, DecodeBatch& batch, LogitRows rows);
+  /// The same with only what drawing the next tokens needs brought to the host.
+  Result<StepResult> step(std::span<const TokenId> tokens, DecodeBatch& batch,
+                          std::span<const std::size_t> logits_of = {});
+
  private:
   struct Impl;
   explicit Transformer(std::unique_ptr<Impl> impl);
-  Result<std::vector<float>> run(std::span<const TokenId> tokens, AttentionContext& context, LogitRows rows);
   std::unique_ptr<Impl> impl_;
 };
 

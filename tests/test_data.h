@@ -28,4 +28,4 @@ inline std::optional<std::string> smollm2_path() {
 #define FINCHKV_REQUIRE_SMOLLM2(var)                                                                         \
   const auto var##_optional = ::finchkv::testing::smollm2_path();                                            \
   if (!var##_optional) GTEST_SKIP() << "SmolLM2 is not here: run scripts/quickstart or set FINCHKV_SMOLLM2"; \
-  const std::string var = *var##_optional
+  const std::string& var = *var##_optional

@@ -2,16 +2,22 @@
 #include <dnnl.hpp>
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
+#include <vector>
 
 #include <fmt/format.h>
 
+#include "base/memory_pool.h"
 #include "kernels/cpu/attention.h"
 #include "kernels/cpu/linear.h"
 #include "kernels/cpu/selection.h"
 #include "kernels/cpu/simd.h"
+#include "kernels/cpu/tensor_memory.h"
 #include "kernels/cpu/workspace.h"
 #include "kernels/device.h"
+#include "kernels/place_chunk.h"
+#include "kernels/recording.h"
 #include "kernels/rope.h"
 
 namespace finchkv::kernels {
@@ -55,13 +61,27 @@ void store_row(const float* row, const Tensor& y, std::int64_t i, std::int64_t j
 
 Tensor as_rank3(const Tensor& x) { return x.rank() == 3 ? x : x.split_last(1, x.dim(x.rank() - 1)); }
 
+class CpuDecodeTable final : public DecodeTable {
+ public:
+  explicit CpuDecodeTable(const DecodeShape& shape) : shape_(shape) {}
+  [[nodiscard]] const DecodeShape& shape() const override { return shape_; }
+
+  std::span<const DecodeSlot> slots;  // [layers, rows]
+  Tensor rotated;                     // [1, H, D] scratch
+
+ private:
+  DecodeShape shape_;
+};
+
 class CpuDevice final : public Device {
  public:
-  CpuDevice(const CpuOptions& o, ElementType activation) : ws_(o.threads, activation, o.numeric_class) {}
+  CpuDevice(const CpuOptions& o, ElementType activation)
+      : ws_(o.threads, activation, o.numeric_class), memory_(o.memory_limit) {}
 
   std::string_view kind() const override { return "cpu"; }
   std::string description() const override {
-    return fmt::format("cpu, {} threads, {} activations, {} vector loops, oneDNN {}.{}", ws_.pool.n_threads(),
+    return fmt::format("cpu, {} threads, {}{} activations, {} vector loops, oneDNN {}.{}", ws_.pool.n_threads(),
+                       ws_.numeric == NumericClass::kFp8 ? "fp8 weights, " : "",
                        ws_.activation == ElementType::kBF16 ? "bf16" : "f32", simd().name, dnnl_version()->major,
                        dnnl_version()->minor);
   }
@@ -81,9 +101,8 @@ class CpuDevice final : public Device {
         return Status::resource_exhausted("no memory for a tensor of more bytes than there are addresses");
       }
     }
-    auto data = allocate_shared_bytes(bytes);
-    if (!data) return Status::resource_exhausted(fmt::format("no memory for a tensor of {} bytes", bytes));
-    return Tensor(std::shared_ptr<void>(data), type, shape);
+    FINCHKV_ASSIGN_OR_RETURN(auto data, memory_.take(bytes));
+    return Tensor(std::move(data), type, shape);
   }
   void upload(const void* host, const Tensor& to) override {
     assert(to.is_dense());
@@ -94,6 +113,10 @@ class CpuDevice final : public Device {
     std::memcpy(host, from.data(), static_cast<std::size_t>(from.elements()) * element_size(from.type()));
   }
   Status synchronize() override { return std::exchange(ws_.failure, Status::ok()); }
+  std::shared_ptr<HostMemory> host_memory() override {
+    return {std::shared_ptr<void>(), &MemoryPool::shared()};  // the process's: nobody owns it
+  }
+  std::size_t free_memory() override { return memory_.free_bytes(); }
 
   Result<std::unique_ptr<Linear>> pack_linear(const LinearSource& w, LinearUse use) override {
     FINCHKV_ASSIGN_OR_RETURN(auto packed, CpuLinear::pack(ws_, w, use));
@@ -106,8 +129,8 @@ class CpuDevice final : public Device {
 
   // A table in f32 would be the largest tensor of a small model: rows are read from the file as they are needed.
   Result<Tensor> pack_embedding(const LinearSource&) override { return Tensor(); }
-  Status embed(const Tensor&, std::span<const std::int32_t>, const Tensor&) override {
-    return Status::internal("the CPU device keeps no embedding table");
+  void embed(const Tensor&, const Tensor&, const Tensor&) override {
+    ws_.failure = Status::internal("the CPU device keeps no embedding table");
   }
 
   void rms_norm(const Tensor& x_in, const Tensor& w, float eps, const Tensor& y_in) override {
@@ -179,31 +202,46 @@ class CpuDevice final : public Device {
       }
     });
   }
+  void load(const StoredTensor& from, const RopeRecord* rope, std::int64_t first_position, const Tensor& y) override {
+    const DType wide = from.decoded == DType::kBF16 ? DType::kBF16 : DType::kF32;
+    auto made = empty(wide == DType::kBF16 ? ElementType::kBF16 : ElementType::kF32, {y.dim(0), y.dim(1), y.dim(2)});
+    if (!made.is_ok()) {
+      ws_.failure = made.status();
+      return;
+    }
+    widen(from, wide, *made);
+    if (rope == nullptr) return copy(*made, y);
+    rotate(*rope, made->transpose(0, 1), first_position, y.transpose(0, 1));
+  }
+  void place_chunk(const RopeRecord& rope, const ChunkRows& c) override { place_chunk_in_steps(*this, rope, c); }
   void attention(const Tensor& q, const Tensor& k, const Tensor& v, float scale, const Tensor& out,
                  const Tensor& lse) override {
     cpu::attention(ws_, q, k, v, scale, out, lse);
   }
 
-  void decode_attention(const RopeRecord& rope, const Tensor& q, const Tensor& k, const Tensor& v,
-                        std::span<const DecodeSlot> slots, float scale, const Tensor& out) override {
-    const ElementType type = out.type();
-    if (decode_q_.empty() || decode_q_.type() != type || decode_q_.dim(1) != q.dim(1) || decode_q_.dim(2) != q.dim(2)) {
-      auto made = empty(type, {1, q.dim(1), q.dim(2)});
-      if (!made.is_ok()) {
-        ws_.failure = made.status();
-        return;
-      }
-      decode_q_ = *std::move(made);
-    }
-    for (std::size_t s = 0; s < slots.size(); ++s) {
-      const DecodeSlot& slot = slots[s];
-      const auto i = static_cast<std::int64_t>(s);
-      rotate(rope, q.slice(0, i, 1), slot.position, decode_q_);
+  Result<std::unique_ptr<DecodeTable>> make_decode_table(const DecodeShape& shape) override {
+    auto table = std::make_unique<CpuDecodeTable>(shape);
+    FINCHKV_ASSIGN_OR_RETURN(table->rotated, empty(activation_type(shape.rows), {1, shape.heads, shape.head_dim}));
+    return std::unique_ptr<DecodeTable>(std::move(table));
+  }
+  void fill(DecodeTable& table, std::span<const DecodeSlot> slots) override {
+    static_cast<CpuDecodeTable&>(table).slots = slots;
+  }
+  void decode_attention(const DecodeTable& table, std::int64_t layer, const Tensor& q, const Tensor& k, const Tensor& v,
+                        float scale, const Tensor& out) override {
+    const auto& steps = static_cast<const CpuDecodeTable&>(table);
+    const RopeRecord& rope = steps.shape().rope;
+    for (std::int64_t i = 0; i < q.dim(0); ++i) {
+      const DecodeSlot& slot = steps.slots[static_cast<std::size_t>(layer * q.dim(0) + i)];
+      rotate(rope, q.slice(0, i, 1), slot.position, steps.rotated);
       rotate(rope, k.slice(0, i, 1), slot.position, slot.keys.slice(1, slot.used, 1).transpose(0, 1));
       copy(v.slice(0, i, 1), slot.values.slice(1, slot.used, 1).transpose(0, 1));
-      attention(decode_q_, slot.keys.slice(1, 0, slot.used + 1), slot.values.slice(1, 0, slot.used + 1), scale,
+      attention(steps.rotated, slot.keys.slice(1, 0, slot.used + 1), slot.values.slice(1, 0, slot.used + 1), scale,
                 out.slice(0, i, 1), {});
     }
+  }
+  std::unique_ptr<Recording> record(std::function<void()> work) override {
+    return std::make_unique<RepeatedCalls>(std::move(work));
   }
 
   void attention_mass(const Tensor& q, const Tensor& k, const Tensor& lse, float scale, const Tensor& mass) override {
@@ -215,19 +253,46 @@ class CpuDevice final : public Device {
     cpu::span_mean(ws_, x, origins, radius, own_share, y);
   }
   void top_k(const Tensor& x, const Tensor& indices) override { cpu::top_k(ws_, x, indices); }
-  void gather(const Tensor& x, const Tensor& indices, const Tensor& y) override { cpu::gather(ws_, x, indices, y); }
-  void gather_origins(const Tensor& x, const Tensor& indices, const Tensor& y) override {
-    cpu::gather_origins(x, indices, y);
+  void gather(const EntryLists& from, const Tensor& indices, const EntryLists& to) override {
+    cpu::gather(ws_, from.keys, indices, to.keys);
+    cpu::gather(ws_, from.values, indices, to.values);
+    cpu::gather_origins(from.origins, indices, to.origins);
   }
-  std::int64_t argmax(const Tensor& x) override {
-    const auto* p = x.data<float>();
-    return std::max_element(p, p + x.elements()) - p;
+  void argmax(const Tensor& x, const Tensor& indices) override {
+    for (std::int64_t i = 0; i < x.dim(0); ++i) {
+      const std::span row(x.data<float>() + i * x.stride(0), static_cast<std::size_t>(x.dim(1)));
+      const bool finite = std::all_of(row.begin(), row.end(), [](float value) { return std::isfinite(value); });
+      indices.data<std::int32_t>()[i] =
+          finite ? static_cast<std::int32_t>(std::max_element(row.begin(), row.end()) - row.begin()) : -1;
+    }
   }
 
  private:
+  // y dense [KV, n, D] of `to`, f32 or bf16: a head a task.
+  void widen(const StoredTensor& from, DType to, const Tensor& y) {
+    const auto heads = static_cast<std::size_t>(y.dim(0)), elements = static_cast<std::size_t>(y.dim(1) * y.dim(2));
+    if (from.bytes.empty()) return;
+    const QuantisedShape shape{1, static_cast<std::uint64_t>(y.dim(1)), static_cast<std::uint64_t>(y.dim(2))};
+    const std::size_t narrow = from.bytes.size() / heads, wide = elements * element_bytes(to);
+    std::vector<Status> results(heads, Status::ok());
+    ws_.pool.run(y.dim(0), [&](std::int64_t task, int) {
+      const auto h = static_cast<std::size_t>(task);
+      const std::span<const std::byte> in = from.bytes.subspan(h * narrow, narrow);
+      const std::span<std::byte> out(y.data<std::byte>() + h * wide, wide);
+      if (is_quantised(from.layout)) {
+        results[h] = dequantise(from.layout, from.axis, shape, in, to, out);
+      } else {
+        convert_elements(from.layout, in.data(), to, out.data(), elements);
+      }
+    });
+    for (const Status& result : results) {
+      if (!result.is_ok() && ws_.failure.is_ok()) ws_.failure = result;
+    }
+  }
+
   Workspace ws_;
+  TensorMemory memory_;
   RopeTables ropes_;
-  Tensor decode_q_;  // [1, H, D] scratch
 };
 
 }  // namespace
@@ -238,7 +303,7 @@ Result<std::unique_ptr<Device>> make_cpu_device(const CpuOptions& options) {
     return Status::invalid_argument(
         fmt::format("threads is {}; it must be 0 (all processors) or more", options.threads));
   ElementType activation = ElementType::kF32;
-  if (options.numeric_class == NumericClass::kFast && options.allow_bf16) {
+  if (options.numeric_class != NumericClass::kReference && options.allow_bf16) {
     // oneDNN emulates bf16 on plain AVX-512; only native bf16 is faster than f32.
     const auto isa = dnnl::get_effective_cpu_isa();
     if (isa >= dnnl::cpu_isa::avx512_core_bf16) activation = ElementType::kBF16;

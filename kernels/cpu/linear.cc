@@ -9,6 +9,7 @@
 
 #include "kernels/cpu/q8.h"
 #include "kernels/cpu/simd.h"
+#include "kernels/e4m3.h"
 
 namespace finchkv::kernels::cpu {
 namespace {
@@ -22,6 +23,10 @@ std::int64_t row_tile(const Workspace& ws) { return ws.numeric == NumericClass::
 
 const std::byte* element(const Tensor& t, std::int64_t row) {
   return t.data<std::byte>() + static_cast<std::size_t>(row * t.stride(0)) * element_size(t.type());
+}
+
+void put_in_scales(float row_scale, const float* column_scales, std::int64_t n, float* y) {
+  for (std::int64_t i = 0; i < n; ++i) y[i] *= row_scale * column_scales[i];
 }
 
 // Gate and up as one matrix whose tiles hold the same columns of both: tile t is [gate columns | up columns].
@@ -56,14 +61,18 @@ Gemm::Shape CpuLinear::tile_shape(const Workspace& ws, std::int64_t m, std::int6
 }
 
 std::size_t CpuLinear::bytes() const {
-  std::size_t total = narrow_.size;
+  std::size_t total = narrow_.size + scales_.size() * sizeof(float);
   for (const Tile& t : tiles_) total += t.packed.size;
   return total;
 }
 
 Result<std::unique_ptr<CpuLinear>> CpuLinear::pack(Workspace& ws, const LinearSource& w, LinearUse use) {
   std::unique_ptr<CpuLinear> linear(new CpuLinear(w.in, w.out, false));
-  if (ws.numeric == NumericClass::kFast) FINCHKV_RETURN_IF_ERROR(linear->pack_narrow(ws, w));
+  if (ws.numeric == NumericClass::kFp8 && use == LinearUse::kEveryRow && takes_e4m3(w.in, w.out)) {
+    linear->scales_.resize(static_cast<std::size_t>(w.out));
+  } else if (ws.numeric != NumericClass::kReference) {
+    FINCHKV_RETURN_IF_ERROR(linear->pack_narrow(ws, w));
+  }
   // The output head sees one row at a time: the narrow copy serves alone.
   if (linear->gemv_ == nullptr || use == LinearUse::kEveryRow) FINCHKV_RETURN_IF_ERROR(linear->pack_tiles(ws, w));
   return linear;
@@ -74,7 +83,11 @@ Result<std::unique_ptr<CpuLinear>> CpuLinear::pack_gated(Workspace& ws, const Li
   assert(gate.in == up.in && gate.out == up.out);
   std::unique_ptr<CpuLinear> linear(new CpuLinear(gate.in, gate.out * 2, true));
   const LinearSource both = interleave(gate, up);
-  if (ws.numeric == NumericClass::kFast) FINCHKV_RETURN_IF_ERROR(linear->pack_narrow(ws, both));
+  if (ws.numeric == NumericClass::kFp8 && takes_e4m3(both.in, both.out)) {
+    linear->scales_.resize(static_cast<std::size_t>(both.out));
+  } else if (ws.numeric != NumericClass::kReference) {
+    FINCHKV_RETURN_IF_ERROR(linear->pack_narrow(ws, both));
+  }
   FINCHKV_RETURN_IF_ERROR(linear->pack_tiles(ws, both));
   return linear;
 }
@@ -101,6 +114,8 @@ Status CpuLinear::pack_tiles(Workspace& ws, const LinearSource& rows) {
       scratch.ensure(count * 6);
       auto* plain = scratch.as<float>();
       rows.rows(i * kTileColumns, tile.width, plain);
+      for (std::int64_t c = 0; rounded() && c < tile.width; ++c)
+        scales_[static_cast<std::size_t>(i * kTileColumns + c)] = round_row_to_e4m3(plain + c * in_, in_);
       if (ws.activation == ElementType::kBF16) {
         auto* narrow = reinterpret_cast<std::uint16_t*>(plain + count);
         simd().to_bf16(plain, tile.width * in_, narrow);
@@ -236,11 +251,35 @@ void CpuLinear::multiply_swiglu(Workspace& ws, const Tensor& x, const Tensor& y)
   });
 }
 
+Tensor CpuLinear::round_rows(Workspace& ws, const Tensor& x, std::vector<float>& scales) const {
+  const std::int64_t n = x.dim(0);
+  scales.resize(static_cast<std::size_t>(n));
+  ws.shared.ensure(static_cast<std::size_t>(n * in_) * element_size(ws.activation));
+  const Tensor rounded(std::shared_ptr<void>(ws.shared.data), ws.activation, {n, in_});
+  ws.rows(n, 1, [&](std::int64_t row, std::int64_t, int worker) {
+    AlignedBuffer& scratch = ws.scratch[static_cast<std::size_t>(worker)];
+    scratch.ensure(static_cast<std::size_t>(in_) * sizeof(float));
+    auto* values = scratch.as<float>();
+    if (x.type() == ElementType::kBF16)
+      simd().to_f32(reinterpret_cast<const std::uint16_t*>(element(x, row)), in_, values);
+    else
+      std::copy_n(reinterpret_cast<const float*>(element(x, row)), in_, values);
+    scales[static_cast<std::size_t>(row)] = round_row_to_e4m3(values, in_);
+    if (ws.activation == ElementType::kBF16)
+      simd().to_bf16(values, in_, rounded.data<std::uint16_t>() + row * in_);
+    else
+      std::copy_n(values, in_, rounded.data<float>() + row * in_);
+  });
+  return rounded;
+}
+
 // Products go to scratch and from there to their place while they are in cache: oneDNN's tile kernels want a dense C,
 // and a last tile of rows may then run past the end.
-void CpuLinear::tile_rows(Workspace& ws, const Tensor& x,
+void CpuLinear::tile_rows(Workspace& ws, const Tensor& given,
                           const std::function<void(const Tile&, const float*, std::int64_t, std::int64_t)>& use) const {
-  const std::int64_t n = x.dim(0);
+  const std::int64_t n = given.dim(0);
+  std::vector<float> row_scales;
+  const Tensor x = rounded() && n > kUnroundedE4m3Rows ? round_rows(ws, given, row_scales) : given;
   const std::int64_t big = row_tile(ws);
   const std::int64_t row_blocks = (n + big - 1) / big;
   const std::int64_t rest = n % big;
@@ -275,6 +314,10 @@ void CpuLinear::tile_rows(Workspace& ws, const Tensor& x,
       }
       std::memset(in + static_cast<std::size_t>(count) * width, 0, in_bytes - static_cast<std::size_t>(count) * width);
       (rows == big ? tile.layout : partial[t])->run(worker, in, tile.packed.as<void>(), c);
+    }
+    for (std::int64_t r = 0; rounded() && r < rows; ++r) {
+      const float scale = row_scales.empty() ? 1.0F : row_scales[static_cast<std::size_t>(row + r)];
+      put_in_scales(scale, scales_.data() + t * static_cast<std::size_t>(kTileColumns), tile.width, c + r * tile.width);
     }
     use(tile, c, row, rows);
   });

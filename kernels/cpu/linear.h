@@ -3,7 +3,8 @@
 // Prefill is bound by arithmetic: W^T is cut into column tiles, each packed once in oneDNN's layout and multiplied with
 // blocks of 32 or 64 rows. Decoding is bound by reading weights: in the fast class a copy in 8 bits (a scale and a
 // minimum per group of 32, exact where the source is a 4- or 5-bit grid) halves the bytes of bf16. The reference class
-// always uses the f32 tiles of 32 rows, so a row's result never depends on how many others go with it.
+// always uses the f32 tiles of 32 rows, so a row's result never depends on how many others go with it. The class fp8
+// multiplies e4m3 values, which bf16 and f32 hold exactly, and puts the scales of channels and rows in afterwards.
 #pragma once
 
 #include <memory>
@@ -39,6 +40,9 @@ class CpuLinear : public Linear {
   Status pack_tiles(Workspace& ws, const LinearSource& rows);
   Status pack_narrow(Workspace& ws, const LinearSource& rows);  // leaves gemv_ null where there can be no such copy
   [[nodiscard]] Gemm::Shape tile_shape(const Workspace& ws, std::int64_t m, std::int64_t width) const;
+  [[nodiscard]] bool rounded() const { return !scales_.empty(); }
+  /// x in e4m3 values, in the type that tiles multiply; scales [n].
+  [[nodiscard]] Tensor round_rows(Workspace& ws, const Tensor& x, std::vector<float>& scales) const;
   /// Calls use(tile, product [rows, tile.width], first row, rows) for every tile of x W^T, from several threads.
   void tile_rows(Workspace& ws, const Tensor& x,
                  const std::function<void(const Tile&, const float*, std::int64_t, std::int64_t)>& use) const;
@@ -48,7 +52,8 @@ class CpuLinear : public Linear {
   std::int64_t out_;  // all outputs, gate and up together
   bool gated_;
   std::vector<Tile> tiles_;
-  AlignedBuffer narrow_;  // the 8- or 4-bit copy, blocks of 16 rows
+  std::vector<float> scales_;  // of each output, in the order of the tiles, where weights are in e4m3
+  AlignedBuffer narrow_;       // the 8- or 4-bit copy, blocks of 16 rows
   std::int64_t narrow_group_bytes_ = 0;
   SimdOps::Gemv gemv_ = nullptr;  // set when there is a narrow copy
 };

@@ -1,4 +1,5 @@
-// Attention of many bf16 rows through cuDNN's fused kernel: bottom-right causal, log-sum-exp out.
+// Attention of many bf16 rows through cuDNN's fused kernel: bottom-right causal, log-sum-exp out. For GPUs and head
+// sizes that attention_hopper.cu does not take.
 //
 // A plan is built once per shape and kept. Head dimensions: multiples of 8 up to 128. Not thread-safe.
 //

@@ -3,15 +3,15 @@
 // A block takes 64 query rows of one head and walks through the keys in blocks of 64, always from key 0, so a row's
 // sums are split the same way whatever the other rows are. Bound by FMA arithmetic: 4 n T H D FLOPs less the causal
 // half; it is for the reference class, and for head sizes that no faster kernel takes.
-#include "kernels/cuda/device_math.cuh"
 #include "kernels/cuda/ops.h"
+#include "kernels/cuda/tile_f32.cuh"
 
 namespace finchkv::kernels::cuda {
 namespace {
 
-constexpr int kRows = 64;
-constexpr int kKeys = 64;
-constexpr int kThreads = 256;
+constexpr int kRows = kTileRows;
+constexpr int kKeys = kTileRows;
+constexpr int kThreads = kTileThreads;
 
 // Shared memory of one block: queries, keys, values, probabilities.
 template <int kDim>
@@ -21,16 +21,6 @@ struct Shared {
   float v[kKeys][kDim];
   float p[kRows][kKeys + 4];
 };
-
-// Rows [first, first + kRows) of a strided matrix as f32; zero past `rows` and past dimension d.
-template <typename T, int kDim, int kStride>
-__device__ __forceinline__ void load_rows(const T* __restrict__ from, std::int64_t stride, std::int64_t first,
-                                          std::int64_t rows, int d, float (*to)[kStride]) {
-  for (int item = static_cast<int>(threadIdx.x); item < kRows * kDim; item += kThreads) {
-    const int r = item / kDim, c = item % kDim;
-    to[r][c] = first + r < rows && c < d ? to_f32(from[(first + r) * stride + c]) : 0.0F;
-  }
-}
 
 struct Shape {
   std::int64_t n, total;
@@ -65,25 +55,8 @@ __global__ void __launch_bounds__(kThreads)
     load_rows<T, kDim, kDim + 4>(k.row(kv, 0), k.stride1, key0, shape.total, shape.d, s.k);
     load_rows<T, kDim, kDim>(v.row(kv, 0), v.stride1, key0, shape.total, shape.d, s.v);
     __syncthreads();
-    float logit[4][4] = {};
-    for (int c = 0; c < kDim; c += 4) {
-      float4 a[4], b[4];
-#pragma unroll
-      for (int i = 0; i < 4; ++i) a[i] = *reinterpret_cast<const float4*>(&s.q[ty * 4 + i][c]);
-#pragma unroll
-      for (int j = 0; j < 4; ++j) b[j] = *reinterpret_cast<const float4*>(&s.k[tx + 16 * j][c]);
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-#pragma unroll
-        for (int j = 0; j < 4; ++j) {
-          float x = logit[i][j];
-          x = __fmaf_rn(a[i].x, b[j].x, x);
-          x = __fmaf_rn(a[i].y, b[j].y, x);
-          x = __fmaf_rn(a[i].z, b[j].z, x);
-          logit[i][j] = __fmaf_rn(a[i].w, b[j].w, x);
-        }
-      }
-    }
+    float logit[4][4];
+    multiply_rows<kDim>(s.q, s.k, tx, ty, logit);
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       const std::int64_t seen = before + row0 + ty * 4 + i + 1;

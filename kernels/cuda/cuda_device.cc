@@ -1,6 +1,8 @@
 // An NVIDIA GPU as a Device: cuBLASLt for products, cuDNN for attention of many rows, our own kernels for the rest.
 #include "kernels/cuda/cuda_device.h"
 
+#include <cuda_profiler_api.h>
+
 #include <algorithm>
 #include <cassert>
 #include <utility>
@@ -9,30 +11,35 @@
 #include <fmt/format.h>
 
 #include "base/thread_pool.h"
+#include "kernels/cuda/arrivals.h"
 #include "kernels/cuda/attention_cudnn.h"
+#include "kernels/cuda/decode_table.h"
 #include "kernels/cuda/gemm.h"
 #include "kernels/cuda/linear.h"
 #include "kernels/cuda/ops.h"
+#include "kernels/cuda/recording.h"
 #include "kernels/cuda/runtime.h"
 #include "kernels/device.h"
+#include "kernels/place_chunk.h"
 #include "kernels/rope.h"
 
 namespace finchkv::kernels {
 namespace cuda {
 namespace {
 
-constexpr std::int64_t kRowsWithoutPlan = 256;
+constexpr std::int64_t kManyRows = 256;  // that keep a GPU busy without splitting the keys
 
 class CudaDevice final : public Device {
  public:
   explicit CudaDevice(const CudaOptions& options)
       : numeric_(options.numeric_class),
-        eight_bits_(options.eight_bits && options.numeric_class == NumericClass::kFast),
+        eight_bits_(options.numeric_class == NumericClass::kFp8),
         use_cudnn_(options.cudnn),
         pool_(options.threads) {}
 
-  Status init(int ordinal) {
-    FINCHKV_ASSIGN_OR_RETURN(runtime_, Runtime::create(ordinal, pool_));
+  Status init(int ordinal, std::size_t memory_limit) {
+    FINCHKV_ASSIGN_OR_RETURN(runtime_, Runtime::create(ordinal, pool_, memory_limit));
+    FINCHKV_ASSIGN_OR_RETURN(arrivals_, Arrivals::create(*runtime_, ordinal));
     if (numeric_ == NumericClass::kReference) return Status::ok();
     FINCHKV_ASSIGN_OR_RETURN(gemm_, Gemm::create(*runtime_));
     if (!use_cudnn_) return Status::ok();
@@ -53,7 +60,7 @@ class CudaDevice final : public Device {
   }
   ElementType activation_type(std::int64_t) const override { return kv_type(); }
 
-  std::int64_t head_rows() const override { return 32; }
+  std::int64_t head_rows() const override { return 64; }
 
   Result<Tensor> empty(ElementType type, std::initializer_list<std::int64_t> shape) override {
     std::size_t bytes = element_size(type);
@@ -73,7 +80,12 @@ class CudaDevice final : public Device {
     assert(from.is_dense());
     run().download(from.data(), host, static_cast<std::size_t>(from.elements()) * element_size(from.type()));
   }
-  Status synchronize() override { return runtime_->synchronize(); }
+  Status synchronize() override {
+    arrivals_->settle();
+    return runtime_->synchronize();
+  }
+  std::shared_ptr<HostMemory> host_memory() override { return arrivals_->host_memory(); }
+  std::size_t free_memory() override { return run().free_bytes(); }
 
   Result<std::unique_ptr<Linear>> pack_linear(const LinearSource& w, LinearUse use) override {
     FINCHKV_ASSIGN_OR_RETURN(Tensor rows, upload_rows(run(), pool_, {&w}, kv_type()));
@@ -94,12 +106,7 @@ class CudaDevice final : public Device {
   Result<Tensor> pack_embedding(const LinearSource& table) override {
     return upload_rows(run(), pool_, {&table}, kv_type());
   }
-  Status embed(const Tensor& table, std::span<const std::int32_t> ids, const Tensor& y) override {
-    FINCHKV_ASSIGN_OR_RETURN(const Tensor places, empty(ElementType::kI32, {static_cast<std::int64_t>(ids.size())}));
-    upload(ids.data(), places);
-    cuda::embed(*runtime_, table, places, y);
-    return Status::ok();
-  }
+  void embed(const Tensor& table, const Tensor& ids, const Tensor& y) override { cuda::embed(run(), table, ids, y); }
 
   void rms_norm(const Tensor& x, const Tensor& w, float eps, const Tensor& y) override {
     cuda::rms_norm(run(), x, w, eps, y);
@@ -117,42 +124,54 @@ class CudaDevice final : public Device {
     const RopeTableView table = rope_table(rope, first_position + x.dim(0));
     if (table.cos != nullptr) cuda::rotate(run(), table, x, first_position, y);
   }
+  void load(const StoredTensor& from, const RopeRecord* rope, std::int64_t first_position, const Tensor& y) override {
+    RopeTableView table;
+    if (rope != nullptr) {
+      table = rope_table(*rope, first_position + y.dim(1));
+      if (table.cos == nullptr) return;
+    }
+    run();
+    arrivals_->load(from, table, first_position, y);
+  }
+  void place_chunk(const RopeRecord& rope, const ChunkRows& c) override {
+    const RopeTableView table = rope_table(rope, c.values.dim(1));
+    if (table.cos == nullptr) return;
+    if (!place_chunk_takes(table, c)) return place_chunk_in_steps(*this, rope, c);
+    cuda::place_chunk(run(), table, c);
+  }
   void attention(const Tensor& q, const Tensor& k, const Tensor& v, float scale, const Tensor& out,
                  const Tensor& lse) override {
     Runtime& rt = run();
     assert(q.dim(1) % k.dim(0) == 0 && v.dim(1) == k.dim(1) && q.dim(0) <= k.dim(1));
-    if (attention_split_takes(q, k)) return attention_split(rt, q, k, v, scale, out, lse);
-    // A plan of cuDNN's costs some 50 ms: worth it for chunks, which repeat, not for prompts, whose lengths vary.
-    if (cudnn_ && q.dim(0) > kRowsWithoutPlan && cudnn_->takes(q, k, v, out)) {
-      const Status done = cudnn_->run(rt, q, k, v, scale, out, lse);
-      if (done.is_ok()) return;
-      if (done.code() == StatusCode::kResourceExhausted) return rt.keep(done);
+    if (q.dim(0) > kManyRows) {
+      if (attention_hopper_takes(rt, q, k, v, out)) return attention_hopper(rt, q, k, v, scale, out, lse);
+      // A plan of cuDNN's costs some 50 ms: worth it for chunks, which repeat, not for prompts, whose lengths vary.
+      if (cudnn_ && cudnn_->takes(q, k, v, out)) {
+        const Status done = cudnn_->run(rt, q, k, v, scale, out, lse);
+        if (done.is_ok()) return;
+        if (done.code() == StatusCode::kResourceExhausted) return rt.keep(done);
+      }
     }
     if (attention_mma_takes(q, k, v, out)) return attention_mma(rt, q, k, v, scale, out, lse);
     attention_tiled(rt, q, k, v, scale, out, lse);
   }
 
-  void decode_attention(const RopeRecord& rope, const Tensor& q, const Tensor& k, const Tensor& v,
-                        std::span<const DecodeSlot> slots, float scale, const Tensor& out) override {
-    if (slots.empty()) return;
+  Result<std::unique_ptr<DecodeTable>> make_decode_table(const DecodeShape& shape) override {
+    FINCHKV_ASSIGN_OR_RETURN(auto table, CudaDecodeTable::create(run(), shape, kv_type()));
+    return std::unique_ptr<DecodeTable>(std::move(table));
+  }
+  void fill(DecodeTable& table, std::span<const DecodeSlot> slots) override {
     std::int64_t furthest = 0;
     for (const DecodeSlot& slot : slots) furthest = std::max(furthest, slot.position);
-    const RopeTableView table = rope_table(rope, furthest + 1);
-    if (table.cos == nullptr) return;
-    Runtime& rt = run();
-    if (decode_batch_takes(table, q, slots)) return decode_batch(rt, table, q, k, v, slots, scale, out);
-    const auto memory = rt.scratch(static_cast<std::size_t>(q.dim(1) * q.dim(2)) * element_size(kv_type()));
-    if (memory == nullptr) return;
-    const Tensor rotated(memory, kv_type(), {1, q.dim(1), q.dim(2)});
-    for (std::size_t s = 0; s < slots.size(); ++s) {
-      const DecodeSlot& slot = slots[s];
-      const auto i = static_cast<std::int64_t>(s);
-      cuda::rotate(rt, table, q.slice(0, i, 1), slot.position, rotated);
-      cuda::rotate(rt, table, k.slice(0, i, 1), slot.position, slot.keys.slice(1, slot.used, 1).transpose(0, 1));
-      cuda::copy(rt, v.slice(0, i, 1), slot.values.slice(1, slot.used, 1).transpose(0, 1));
-      attention(rotated, slot.keys.slice(1, 0, slot.used + 1), slot.values.slice(1, 0, slot.used + 1), scale,
-                out.slice(0, i, 1), {});
-    }
+    const RopeTableView rope = rope_table(table.shape().rope, furthest + 1);
+    if (rope.cos != nullptr) static_cast<CudaDecodeTable&>(table).write(run(), rope, slots);
+  }
+  void decode_attention(const DecodeTable& table, std::int64_t layer, const Tensor& q, const Tensor& k, const Tensor& v,
+                        float scale, const Tensor& out) override {
+    cuda::decode_attention(run(), static_cast<const CudaDecodeTable&>(table), layer, q, k, v, scale, out);
+  }
+  std::unique_ptr<Recording> record(std::function<void()> work) override {
+    return record_graph(run(), std::move(work));
   }
 
   void attention_mass(const Tensor& q, const Tensor& k, const Tensor& lse, float scale, const Tensor& mass) override {
@@ -164,19 +183,10 @@ class CudaDevice final : public Device {
     cuda::span_mean(run(), x, origins, radius, own_share, y);
   }
   void top_k(const Tensor& x, const Tensor& indices) override { cuda::top_k(run(), x, indices); }
-  void gather(const Tensor& x, const Tensor& indices, const Tensor& y) override { cuda::gather(run(), x, indices, y); }
-  void gather_origins(const Tensor& x, const Tensor& indices, const Tensor& y) override {
-    cuda::gather_origins(run(), x, indices, y);
+  void gather(const EntryLists& from, const Tensor& indices, const EntryLists& to) override {
+    cuda::gather(run(), from, indices, to);
   }
-  std::int64_t argmax(const Tensor& x) override {
-    Runtime& rt = run();
-    const auto memory = rt.scratch(sizeof(std::int64_t));
-    if (memory == nullptr) return 0;
-    cuda::argmax(rt, x, static_cast<std::int64_t*>(memory.get()));
-    std::int64_t at = 0;
-    rt.download(memory.get(), &at, sizeof(at));
-    return at;
-  }
+  void argmax(const Tensor& x, const Tensor& indices) override { cuda::argmax(run(), x, indices); }
 
   Runtime& run() {
     runtime_->enter();
@@ -221,6 +231,7 @@ class CudaDevice final : public Device {
   bool use_cudnn_;
   ThreadPool pool_;  // for making weights ready, and copies on the host
   std::unique_ptr<Runtime> runtime_;
+  std::unique_ptr<Arrivals> arrivals_;
   std::unique_ptr<Gemm> gemm_;
   std::unique_ptr<CudnnAttention> cudnn_;
   RopeTables ropes_;
@@ -254,6 +265,8 @@ void reset_peak(Device& device) {
   if (auto* cuda = dynamic_cast<CudaDevice*>(&device)) cuda->run().reset_peak();
 }
 
+void mark_for_profiler(bool begin) { static_cast<void>(begin ? cudaProfilerStart() : cudaProfilerStop()); }
+
 }  // namespace cuda
 
 Result<std::unique_ptr<Device>> make_cuda_device(const CudaOptions& options) {
@@ -262,7 +275,7 @@ Result<std::unique_ptr<Device>> make_cuda_device(const CudaOptions& options) {
         fmt::format("threads is {}; it must be 0 (all processors) or more", options.threads));
   }
   auto device = std::make_unique<cuda::CudaDevice>(options);
-  FINCHKV_RETURN_IF_ERROR(device->init(options.ordinal));
+  FINCHKV_RETURN_IF_ERROR(device->init(options.ordinal, options.memory_limit));
   return std::unique_ptr<Device>(std::move(device));
 }
 

@@ -19,5 +19,7 @@ namespace finchkv::kernels::cuda {
 /// The most GPU memory that was in use at once since the last reset.
 [[nodiscard]] std::size_t peak_bytes(const Device& device);
 void reset_peak(Device& device);
+/// Tells a profiler that watches only marked stretches (ncu --profile-from-start off) when to begin and to end.
+void mark_for_profiler(bool begin);
 
 }  // namespace finchkv::kernels::cuda

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cuda_bf16.h>
+#include <cuda_fp16.h>
 
 #include <cstdint>
 
@@ -13,6 +14,7 @@ using Bf16 = __nv_bfloat16;
 
 __device__ __forceinline__ float to_f32(float x) { return x; }
 __device__ __forceinline__ float to_f32(Bf16 x) { return __bfloat162float(x); }
+__device__ __forceinline__ float to_f32(__half x) { return __half2float(x); }
 template <typename T>
 __device__ __forceinline__ T from_f32(float x);
 template <>
@@ -22,6 +24,11 @@ __device__ __forceinline__ float from_f32<float>(float x) {
 template <>
 __device__ __forceinline__ Bf16 from_f32<Bf16>(float x) {
   return __float2bfloat16_rn(x);
+}
+
+/// One dimension of a rotated pair; tables hold every dimension, and the first of a pair has its sine negated.
+__device__ __forceinline__ float turned(float x, float partner, float cos, float sin) {
+  return __fmaf_rn(x, cos, partner * sin);
 }
 
 /// N elements that travel in one or two accesses of 16 bytes.
@@ -60,6 +67,15 @@ __device__ __forceinline__ float warp_max(float x) {
 __device__ __forceinline__ std::int64_t quotient(std::int64_t a, std::int64_t b) {
   if (((a | b) >> 32) == 0) return static_cast<std::uint32_t>(a) / static_cast<std::uint32_t>(b);
   return a / b;
+}
+
+/// One-dimensional launches: an item a thread.
+inline constexpr int kItemThreads = 256;
+inline unsigned item_blocks(std::int64_t items) {
+  return static_cast<unsigned>((items + kItemThreads - 1) / kItemThreads);
+}
+__device__ __forceinline__ std::int64_t item_index() {
+  return static_cast<std::int64_t>(blockIdx.x) * kItemThreads + threadIdx.x;
 }
 
 /// A view as a kernel takes it: strides of the first two of three dimensions, the last dense.

@@ -7,19 +7,13 @@
 namespace finchkv::kernels::cuda {
 namespace {
 
-constexpr int kThreads = 256;
-
-unsigned blocks_for(std::int64_t items) { return static_cast<unsigned>((items + kThreads - 1) / kThreads); }
-
-__device__ __forceinline__ std::int64_t global_index() {
-  return static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x;
-}
+constexpr int kThreads = kItemThreads;
 
 // N elements a thread; `packs` of them in a row.
 template <typename From, typename To, int N>
 __global__ void __launch_bounds__(kThreads)
     copy_rows(View3<const From> x, View3<To> y, std::int64_t items, std::int64_t columns, std::int64_t packs) {
-  const std::int64_t i = global_index();
+  const std::int64_t i = item_index();
   if (i >= items) return;
   const std::int64_t row = quotient(i, packs), at = (i - row * packs) * N;
   const std::int64_t first = quotient(row, columns), second = row - first * columns;
@@ -41,18 +35,18 @@ void launch_copy(Runtime& rt, const Tensor& x, const Tensor& y) {
   if (rows * d == 0) return;
   if (d % kWide == 0 && rows_aligned(x) && rows_aligned(y)) {
     const std::int64_t packs = d / kWide;
-    copy_rows<From, To, kWide><<<blocks_for(rows * packs), kThreads, 0, rt.stream()>>>(
+    copy_rows<From, To, kWide><<<item_blocks(rows * packs), kThreads, 0, rt.stream()>>>(
         view3<const From>(x), view3<To>(y), rows * packs, x.dim(1), packs);
   } else {
-    copy_rows<From, To, 1>
-        <<<blocks_for(rows * d), kThreads, 0, rt.stream()>>>(view3<const From>(x), view3<To>(y), rows * d, x.dim(1), d);
+    copy_rows<From, To, 1><<<item_blocks(rows * d), kThreads, 0, rt.stream()>>>(view3<const From>(x), view3<To>(y),
+                                                                                rows * d, x.dim(1), d);
   }
   rt.launched("a copy on the GPU");
 }
 
 __global__ void __launch_bounds__(kThreads)
     bias_kernel(float* x, const float* __restrict__ b, std::int64_t items, std::int64_t d, std::int64_t stride) {
-  const std::int64_t i = global_index();
+  const std::int64_t i = item_index();
   if (i < items) x[i / d * stride + i % d] += b[i % d];
 }
 
@@ -63,7 +57,7 @@ template <typename T, int N>
 __global__ void __launch_bounds__(kThreads)
     swiglu_kernel(const T* __restrict__ x, T* __restrict__ y, std::int64_t items, std::int64_t ffn,
                   std::int64_t x_stride, std::int64_t y_stride) {
-  const std::int64_t i = global_index();
+  const std::int64_t i = item_index();
   if (i >= items) return;
   const std::int64_t packs = ffn / N, row = quotient(i, packs), at = (i - row * packs) * N;
   float gate[N], up[N];
@@ -81,11 +75,11 @@ void launch_swiglu(Runtime& rt, const Tensor& x, const Tensor& y) {
   constexpr int kWide = 16 / sizeof(T);
   if (values == 0) return;
   if (ffn % kWide == 0 && rows_aligned(x) && rows_aligned(y)) {
-    swiglu_kernel<T, kWide><<<blocks_for(values / kWide), kThreads, 0, rt.stream()>>>(
+    swiglu_kernel<T, kWide><<<item_blocks(values / kWide), kThreads, 0, rt.stream()>>>(
         x.data<T>(), y.data<T>(), values / kWide, ffn, x.stride(0), y.stride(0));
   } else {
-    swiglu_kernel<T, 1><<<blocks_for(values), kThreads, 0, rt.stream()>>>(x.data<T>(), y.data<T>(), values, ffn,
-                                                                          x.stride(0), y.stride(0));
+    swiglu_kernel<T, 1><<<item_blocks(values), kThreads, 0, rt.stream()>>>(x.data<T>(), y.data<T>(), values, ffn,
+                                                                           x.stride(0), y.stride(0));
   }
   rt.launched("SwiGLU");
 }
@@ -100,7 +94,7 @@ __global__ void __launch_bounds__(kThreads)
 
 __global__ void __launch_bounds__(kThreads)
     narrow_kernel(const float* __restrict__ x, Bf16* __restrict__ y, std::int64_t count) {
-  const std::int64_t i = global_index();
+  const std::int64_t i = item_index();
   if (i < count) y[i] = from_f32<Bf16>(x[i]);
 }
 
@@ -115,7 +109,7 @@ __device__ __forceinline__ std::uint64_t mix(std::uint64_t z) {
 template <typename T>
 __global__ void __launch_bounds__(kThreads)
     random_kernel(T* y, std::int64_t count, std::uint64_t seed, float deviation) {
-  const std::int64_t i = global_index();
+  const std::int64_t i = item_index();
   if (i >= count) return;
   const std::uint64_t bits = mix(mix(seed) + static_cast<std::uint64_t>(i));
   // The sum of four uniform 16-bit numbers: variance 4/12 before scaling.
@@ -138,8 +132,8 @@ void copy(Runtime& rt, const Tensor& x, const Tensor& y) {
 void add_bias(Runtime& rt, const Tensor& x, const Tensor& b) {
   const std::int64_t items = x.dim(0) * x.dim(1);
   if (items == 0) return;
-  bias_kernel<<<blocks_for(items), kThreads, 0, rt.stream()>>>(x.data<float>(), b.data<float>(), items, x.dim(1),
-                                                               x.stride(0));
+  bias_kernel<<<item_blocks(items), kThreads, 0, rt.stream()>>>(x.data<float>(), b.data<float>(), items, x.dim(1),
+                                                                x.stride(0));
   rt.launched("adding a bias");
 }
 
@@ -164,7 +158,7 @@ void embed(Runtime& rt, const Tensor& table, const Tensor& ids, const Tensor& y)
 
 void narrow(Runtime& rt, const float* x, void* y, std::int64_t count) {
   if (count == 0) return;
-  narrow_kernel<<<blocks_for(count), kThreads, 0, rt.stream()>>>(x, static_cast<Bf16*>(y), count);
+  narrow_kernel<<<item_blocks(count), kThreads, 0, rt.stream()>>>(x, static_cast<Bf16*>(y), count);
   rt.launched("narrowing weights");
 }
 
@@ -172,9 +166,9 @@ void fill_random(Runtime& rt, const Tensor& y, std::uint64_t seed, float deviati
   const std::int64_t count = y.elements();
   if (count == 0) return;
   if (y.type() == ElementType::kBF16)
-    random_kernel<<<blocks_for(count), kThreads, 0, rt.stream()>>>(y.data<Bf16>(), count, seed, deviation);
+    random_kernel<<<item_blocks(count), kThreads, 0, rt.stream()>>>(y.data<Bf16>(), count, seed, deviation);
   else
-    random_kernel<<<blocks_for(count), kThreads, 0, rt.stream()>>>(y.data<float>(), count, seed, deviation);
+    random_kernel<<<item_blocks(count), kThreads, 0, rt.stream()>>>(y.data<float>(), count, seed, deviation);
   rt.launched("random weights");
 }
 

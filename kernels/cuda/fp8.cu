@@ -1,17 +1,18 @@
 // Rows to 8 bits (e4m3) with one scale a row, for weights (a row is an output channel) and activations (a token).
 //
-// q = x / s, s = max|x| / 448. Bytes: x twice (the second time from L2), q once: 2 + 1 a value for bf16. A block a row.
+// q = x / s, s = max|x| / 448 (kernels/e4m3.h is the same on a CPU). Bytes: x twice (the second time from L2), q once:
+// 2 + 1 a value for bf16. A block a row.
 #include <cuda_fp8.h>
 
 #include "kernels/cuda/device_math.cuh"
 #include "kernels/cuda/ops.h"
+#include "kernels/e4m3.h"
 
 namespace finchkv::kernels::cuda {
 namespace {
 
 constexpr int kThreads = 256;
 constexpr int kWide = 8;
-constexpr float kLargest = 448.0F;  // of e4m3
 
 template <typename T>
 __global__ void __launch_bounds__(kThreads) quantise_kernel(const T* __restrict__ x, std::int64_t stride, int width,
@@ -31,7 +32,7 @@ __global__ void __launch_bounds__(kThreads) quantise_kernel(const T* __restrict_
   __syncthreads();
 #pragma unroll
   for (int i = 0; i < kThreads / 32; ++i) most = fmaxf(most, partial[i]);
-  const float scale = most > 0 ? most / kLargest : 1.0F;
+  const float scale = most > kNoE4m3Row ? most / kLargestE4m3 : 1.0F;
   const float inverse = 1.0F / scale;
   if (threadIdx.x == 0) scales[blockIdx.x] = scale;
   for (int at = static_cast<int>(threadIdx.x) * kWide; at < width; at += kThreads * kWide) {

@@ -15,21 +15,29 @@ namespace {
 constexpr std::size_t kWorkspaceBytes = std::size_t{32} << 20;  // NVIDIA's advice for Hopper
 constexpr std::size_t kMaxPlans = 4096;
 
-// The functions of cuBLASLt that are used, found at run time.
+// The functions of cuBLASLt that are used: what each is called here, and in the library.
+// clang-format off
+#define FINCHKV_CUBLASLT_FUNCTIONS(of)                     \
+  of(create, cublasLtCreate)                               \
+  of(destroy, cublasLtDestroy)                             \
+  of(matmul, cublasLtMatmul)                               \
+  of(desc_create, cublasLtMatmulDescCreate)                \
+  of(desc_destroy, cublasLtMatmulDescDestroy)              \
+  of(desc_set, cublasLtMatmulDescSetAttribute)             \
+  of(layout_create, cublasLtMatrixLayoutCreate)            \
+  of(layout_destroy, cublasLtMatrixLayoutDestroy)          \
+  of(preference_create, cublasLtMatmulPreferenceCreate)    \
+  of(preference_destroy, cublasLtMatmulPreferenceDestroy)  \
+  of(preference_set, cublasLtMatmulPreferenceSetAttribute) \
+  of(heuristic, cublasLtMatmulAlgoGetHeuristic)            \
+  of(words, cublasLtGetStatusString)
+// clang-format on
+
+// Found at run time.
 struct Lt {
-  decltype(&cublasLtCreate) create = nullptr;
-  decltype(&cublasLtDestroy) destroy = nullptr;
-  decltype(&cublasLtMatmul) matmul = nullptr;
-  decltype(&cublasLtMatmulDescCreate) desc_create = nullptr;
-  decltype(&cublasLtMatmulDescDestroy) desc_destroy = nullptr;
-  decltype(&cublasLtMatmulDescSetAttribute) desc_set = nullptr;
-  decltype(&cublasLtMatrixLayoutCreate) layout_create = nullptr;
-  decltype(&cublasLtMatrixLayoutDestroy) layout_destroy = nullptr;
-  decltype(&cublasLtMatmulPreferenceCreate) preference_create = nullptr;
-  decltype(&cublasLtMatmulPreferenceDestroy) preference_destroy = nullptr;
-  decltype(&cublasLtMatmulPreferenceSetAttribute) preference_set = nullptr;
-  decltype(&cublasLtMatmulAlgoGetHeuristic) heuristic = nullptr;
-  decltype(&cublasLtGetStatusString) words = nullptr;
+#define FINCHKV_FIELD(name, function) decltype(&(function)) name = nullptr;
+  FINCHKV_CUBLASLT_FUNCTIONS(FINCHKV_FIELD)
+#undef FINCHKV_FIELD
 };
 
 template <typename F>
@@ -42,19 +50,9 @@ Status find(void* library, const char* name, F& function) {
 Result<Lt> load() {
   FINCHKV_ASSIGN_OR_RETURN(void* const library, open_library("libcublasLt.so.13"));
   Lt lt;
-  FINCHKV_RETURN_IF_ERROR(find(library, "cublasLtCreate", lt.create));
-  FINCHKV_RETURN_IF_ERROR(find(library, "cublasLtDestroy", lt.destroy));
-  FINCHKV_RETURN_IF_ERROR(find(library, "cublasLtMatmul", lt.matmul));
-  FINCHKV_RETURN_IF_ERROR(find(library, "cublasLtMatmulDescCreate", lt.desc_create));
-  FINCHKV_RETURN_IF_ERROR(find(library, "cublasLtMatmulDescDestroy", lt.desc_destroy));
-  FINCHKV_RETURN_IF_ERROR(find(library, "cublasLtMatmulDescSetAttribute", lt.desc_set));
-  FINCHKV_RETURN_IF_ERROR(find(library, "cublasLtMatrixLayoutCreate", lt.layout_create));
-  FINCHKV_RETURN_IF_ERROR(find(library, "cublasLtMatrixLayoutDestroy", lt.layout_destroy));
-  FINCHKV_RETURN_IF_ERROR(find(library, "cublasLtMatmulPreferenceCreate", lt.preference_create));
-  FINCHKV_RETURN_IF_ERROR(find(library, "cublasLtMatmulPreferenceDestroy", lt.preference_destroy));
-  FINCHKV_RETURN_IF_ERROR(find(library, "cublasLtMatmulPreferenceSetAttribute", lt.preference_set));
-  FINCHKV_RETURN_IF_ERROR(find(library, "cublasLtMatmulAlgoGetHeuristic", lt.heuristic));
-  FINCHKV_RETURN_IF_ERROR(find(library, "cublasLtGetStatusString", lt.words));
+#define FINCHKV_FIND(name, function) FINCHKV_RETURN_IF_ERROR(find(library, #function, lt.name));
+  FINCHKV_CUBLASLT_FUNCTIONS(FINCHKV_FIND)
+#undef FINCHKV_FIND
   return lt;
 }
 

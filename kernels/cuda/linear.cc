@@ -4,14 +4,13 @@
 #include <vector>
 
 #include "kernels/cuda/ops.h"
+#include "kernels/e4m3.h"
 
 namespace finchkv::kernels::cuda {
 namespace {
 
 constexpr std::size_t kSliceBytes = std::size_t{64} << 20;  // of f32 rows on their way
 constexpr std::int64_t kRowsPerTask = 16;
-
-bool few_rows(const Tensor& x) { return x.type() == ElementType::kBF16 && x.dim(0) <= kGemvRows && x.dim(1) % 16 == 0; }
 
 }  // namespace
 
@@ -27,7 +26,7 @@ WeightView CudaLinear::view() const {
 }
 
 Result<bool> CudaLinear::round_to_8_bits(Runtime& rt) {
-  if (!quantise_rows_takes(weights_) || out_ % 16 != 0) return false;
+  if (!takes_e4m3(in_, out_) || !quantise_rows_takes(weights_)) return false;
   FINCHKV_ASSIGN_OR_RETURN(rounded_, rt.allocate(static_cast<std::size_t>(out_ * in_)));
   FINCHKV_ASSIGN_OR_RETURN(scales_, rt.allocate(static_cast<std::size_t>(out_) * sizeof(float)));
   quantise_rows(rt, weights_, static_cast<std::uint8_t*>(rounded_.get()), static_cast<float*>(scales_.get()));
@@ -37,7 +36,7 @@ Result<bool> CudaLinear::round_to_8_bits(Runtime& rt) {
 
 void CudaLinear::multiply(Runtime& rt, Gemm* gemm, const Tensor& x, const Tensor& y, bool accumulate) const {
   if (x.type() == ElementType::kF32) return gemm_f32(rt, x, weights_, y, accumulate);
-  if (few_rows(x)) return gemv(rt, x, view(), y, accumulate);
+  if (few_rows_takes(x, view())) return few_rows(rt, x, view(), y, accumulate);
   if (!rounded_) return gemm->multiply(rt, x, weights_, y, accumulate);
   const std::int64_t n = x.dim(0);
   const auto narrow_x = rt.scratch(static_cast<std::size_t>(n * in_));
@@ -49,7 +48,7 @@ void CudaLinear::multiply(Runtime& rt, Gemm* gemm, const Tensor& x, const Tensor
 }
 
 void CudaLinear::multiply_swiglu(Runtime& rt, Gemm* gemm, const Tensor& x, const Tensor& y) const {
-  if (few_rows(x)) return gemv_swiglu(rt, x, view(), y);
+  if (few_rows_takes(x, view())) return few_rows_swiglu(rt, x, view(), y);
   const std::int64_t n = x.dim(0);
   const auto memory = rt.scratch(static_cast<std::size_t>(n * out_) * element_size(x.type()));
   if (memory == nullptr) return;

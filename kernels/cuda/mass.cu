@@ -4,11 +4,11 @@
 // Bytes: K once (2 C KV D), the queries from L2; FLOPs 2 P H C D, small beside attention. A block owns some keys of one
 // KV head and goes through all rows in order: one order of summation per candidate, no H x P x T matrix anywhere.
 // bf16 runs on the tensor cores (mma.sync m16n8k16), f32 and odd head sizes on the FMA pipes. One H200, 256 rows on
-// 5500 keys of 8 heads of 128: 23 us; with 64 keys a block 33; with indices divided in 64 bits and weights in
-// double 29.
-#include "kernels/cuda/device_math.cuh"
+// 5500 keys of 8 heads of 128: 23 us; with 64 keys a block 33; with 8 warps instead of 4 29; with indices divided in 64
+// bits and weights in double 29.
 #include "kernels/cuda/ops.h"
 #include "kernels/cuda/tensor_core.cuh"
+#include "kernels/cuda/tile_f32.cuh"
 
 namespace finchkv::kernels::cuda {
 namespace {
@@ -30,9 +30,9 @@ __device__ __forceinline__ float row_weight(const Shape& s, std::int64_t r) {
 
 // --- any type, any head size
 
-constexpr int kThreads = 256;
-constexpr int kRows = 64;
-constexpr int kKeys = 64;
+constexpr int kThreads = kTileThreads;
+constexpr int kRows = kTileRows;
+constexpr int kKeys = kTileRows;
 
 template <int kDim>
 struct Shared {
@@ -50,10 +50,7 @@ __global__ void __launch_bounds__(kThreads)
   const int g = static_cast<int>(blockIdx.y);
   const std::int64_t key0 = static_cast<std::int64_t>(blockIdx.x) * kKeys;
   const int tx = static_cast<int>(threadIdx.x % 16), ty = static_cast<int>(threadIdx.x / 16);
-  for (int item = static_cast<int>(threadIdx.x); item < kKeys * kDim; item += kThreads) {
-    const int r = item / kDim, c = item % kDim;
-    shared.k[r][c] = key0 + r < s.candidates && c < s.d ? to_f32(k.row(g, key0 + r)[c]) : 0.0F;
-  }
+  load_rows<T, kDim>(k.row(g, 0), k.stride1, key0, s.candidates, s.d, shared.k);
   float sum[4] = {};
   const std::int64_t rows = s.prompt * s.group;
   for (std::int64_t row0 = 0; row0 < rows; row0 += kRows) {
@@ -68,25 +65,8 @@ __global__ void __launch_bounds__(kThreads)
       shared.weight[item / kDim] = row < rows ? row_weight(s, r) : 0.0F;
     }
     __syncthreads();
-    float logit[4][4] = {};
-    for (int c = 0; c < kDim; c += 4) {
-      float4 a[4], b[4];
-#pragma unroll
-      for (int i = 0; i < 4; ++i) a[i] = *reinterpret_cast<const float4*>(&shared.q[ty * 4 + i][c]);
-#pragma unroll
-      for (int j = 0; j < 4; ++j) b[j] = *reinterpret_cast<const float4*>(&shared.k[tx + 16 * j][c]);
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-#pragma unroll
-        for (int j = 0; j < 4; ++j) {
-          float x = logit[i][j];
-          x = __fmaf_rn(a[i].x, b[j].x, x);
-          x = __fmaf_rn(a[i].y, b[j].y, x);
-          x = __fmaf_rn(a[i].z, b[j].z, x);
-          logit[i][j] = __fmaf_rn(a[i].w, b[j].w, x);
-        }
-      }
-    }
+    float logit[4][4];
+    multiply_rows<kDim>(shared.q, shared.k, tx, ty, logit);
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       const float high = shared.lse[ty * 4 + i], weight = shared.weight[ty * 4 + i];

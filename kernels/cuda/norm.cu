@@ -3,6 +3,7 @@
 // Bytes: each x once (f32), each y once: 4 + 2 a value for bf16 results. A block takes a long row and holds it in
 // registers, so x is read once; short rows (heads) take one warp each.
 #include "kernels/cuda/device_math.cuh"
+#include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/ops.h"
 
 namespace finchkv::kernels::cuda {
@@ -14,6 +15,8 @@ constexpr int kVectors = 8;  // float4 a thread holds: rows of up to 8192
 template <typename Out>
 __global__ void __launch_bounds__(kThreads)
     norm_long_rows(View3<const float> x, const float* __restrict__ w, float eps, View3<Out> y, int d) {
+  start_next();
+  wait_for_inputs();
   const float* from = x.row(blockIdx.x, 0);
   Out* to = y.row(blockIdx.x, 0);
   float held[kVectors][4];
@@ -49,6 +52,8 @@ __global__ void __launch_bounds__(kThreads)
 template <typename Out>
 __global__ void __launch_bounds__(kThreads) norm_any_rows(View3<const float> x, const float* __restrict__ w, float eps,
                                                           View3<Out> y, std::int64_t rows, int heads, int d) {
+  start_next();
+  wait_for_inputs();
   const std::int64_t r = static_cast<std::int64_t>(blockIdx.x) * (kThreads / 32) + threadIdx.x / 32;
   if (r >= rows) return;
   const int lane = static_cast<int>(threadIdx.x % 32);
@@ -66,17 +71,23 @@ void launch(Runtime& rt, const Tensor& x, const Tensor& w, float eps, const Tens
   const int d = static_cast<int>(x.dim(2));
   if (rows == 0) return;
   if (x.dim(1) == 1 && d >= 512 && d <= kThreads * kVectors * 4 && d % 8 == 0 && rows_aligned(x) && rows_aligned(y)) {
-    norm_long_rows<Out><<<static_cast<unsigned>(rows), kThreads, 0, rt.stream()>>>(
-        view3<const float>(x), w.data<float>(), eps, view3<Out>(y), d);
+    launch_early(rt, "RMSNorm", norm_long_rows<Out>, dim3(static_cast<unsigned>(rows)), kThreads, 0,
+                 view3<const float>(x), w.data<float>(), eps, view3<Out>(y), d);
   } else {
     constexpr std::int64_t kRows = kThreads / 32;
-    norm_any_rows<Out><<<static_cast<unsigned>((rows + kRows - 1) / kRows), kThreads, 0, rt.stream()>>>(
-        view3<const float>(x), w.data<float>(), eps, view3<Out>(y), rows, static_cast<int>(x.dim(1)), d);
+    launch_early(rt, "RMSNorm", norm_any_rows<Out>, dim3(static_cast<unsigned>((rows + kRows - 1) / kRows)), kThreads,
+                 0, view3<const float>(x), w.data<float>(), eps, view3<Out>(y), rows, static_cast<int>(x.dim(1)), d);
   }
-  rt.launched("RMSNorm");
 }
 
 }  // namespace
+
+// Which kernel is asked does not matter: all are compiled for the same GPUs. Code that was made from what is meant for
+// older ones has no waiting in it, whatever the GPU could do.
+bool kernels_can_wait() {
+  cudaFuncAttributes attributes{};
+  return cudaFuncGetAttributes(&attributes, norm_long_rows<Bf16>) == cudaSuccess && attributes.ptxVersion >= 90;
+}
 
 void rms_norm(Runtime& rt, const Tensor& x, const Tensor& w, float eps, const Tensor& y) {
   if (y.type() == ElementType::kBF16)

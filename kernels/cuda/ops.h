@@ -13,6 +13,9 @@
 
 namespace finchkv::kernels::cuda {
 
+/// Whether kernels were compiled so that they can start early and wait for their inputs (launch.cuh).
+[[nodiscard]] bool kernels_can_wait();
+
 // --- norm.cu, elementwise.cu
 void rms_norm(Runtime& rt, const Tensor& x, const Tensor& w, float eps, const Tensor& y);
 void copy(Runtime& rt, const Tensor& x, const Tensor& y);
@@ -36,6 +39,23 @@ struct RopeTableView {
 };
 void rotate(Runtime& rt, const RopeTableView& table, const Tensor& x, std::int64_t first_position, const Tensor& y);
 
+// --- expand.cu
+/// Stored entries of some heads, on the device: where each head begins, and how they lie.
+struct StoredView {
+  const std::uint8_t* data = nullptr;
+  std::int64_t head_bytes = 0;
+  DType layout = DType::kF32;
+  GroupAxis axis = GroupAxis::kTokens;
+  bool to_bf16 = false;  ///< numbers of q8 and q4 are rounded to bf16 first
+};
+/// y [heads, n, D] = the entries, rotated where the table is not empty.
+void expand(Runtime& rt, const StoredView& from, const RopeTableView& table, std::int64_t first_position,
+            const Tensor& y);
+
+// --- place_chunk.cu: Device::place_chunk in one launch, for rows on 16 bytes whose dimensions all rotate.
+[[nodiscard]] bool place_chunk_takes(const RopeTableView& table, const ChunkRows& c);
+void place_chunk(Runtime& rt, const RopeTableView& table, const ChunkRows& c);
+
 // --- gemm_f32.cu: x f32 [n, in], w f32 [out, in], y f32 [n, out].
 void gemm_f32(Runtime& rt, const Tensor& x, const Tensor& w, const Tensor& y, bool accumulate);
 
@@ -52,11 +72,12 @@ struct WeightView {
 /// q e4m3 [rows, width], dense; scales f32 [rows].  x bf16 or f32 [rows, width].
 void quantise_rows(Runtime& rt, const Tensor& x, std::uint8_t* q, float* scales);
 
-// --- gemv.cu: a few rows of bf16 against W: bound by reading W once.
-inline constexpr std::int64_t kGemvRows = 4;
-void gemv(Runtime& rt, const Tensor& x, const WeightView& w, const Tensor& y, bool accumulate);
+// --- few_rows.cu: a few rows of bf16 x against W: bound by reading W once.
+inline constexpr std::int64_t kFewRows = 32;  // as many as the class fp8 leaves unrounded
+[[nodiscard]] bool few_rows_takes(const Tensor& x, const WeightView& w);
+void few_rows(Runtime& rt, const Tensor& x, const WeightView& w, const Tensor& y, bool accumulate);
 /// y[i, j] = silu(x w[j]) * (x w[ffn + j]).  w [2 ffn, in], y bf16 [n, ffn].
-void gemv_swiglu(Runtime& rt, const Tensor& x, const WeightView& w, const Tensor& y);
+void few_rows_swiglu(Runtime& rt, const Tensor& x, const WeightView& w, const Tensor& y);
 
 // --- attention_tiled.cu: any type, any number of rows, head dimensions up to 256; arithmetic in f32.
 inline constexpr std::int64_t kMaxHeadDim = 256;
@@ -66,15 +87,16 @@ void attention_tiled(Runtime& rt, const Tensor& q, const Tensor& k, const Tensor
 [[nodiscard]] bool attention_mma_takes(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& out);
 void attention_mma(Runtime& rt, const Tensor& q, const Tensor& k, const Tensor& v, float scale, const Tensor& out,
                    const Tensor& lse);
-// --- attention_split.cu: a few rows against many keys, the keys split over the GPU.
-[[nodiscard]] bool attention_split_takes(const Tensor& q, const Tensor& k);
-void attention_split(Runtime& rt, const Tensor& q, const Tensor& k, const Tensor& v, float scale, const Tensor& out,
-                     const Tensor& lse);
+// --- attention_hopper.cu: the same for many rows, on GPUs of compute capability 9.0.
+[[nodiscard]] bool attention_hopper_takes(const Runtime& rt, const Tensor& q, const Tensor& k, const Tensor& v,
+                                          const Tensor& out);
+void attention_hopper(Runtime& rt, const Tensor& q, const Tensor& k, const Tensor& v, float scale, const Tensor& out,
+                      const Tensor& lse);
 
-// --- decode_batch.cu: Device::decode_attention in two launches, for bf16 heads of 64 and 128 dimensions.
-[[nodiscard]] bool decode_batch_takes(const RopeTableView& table, const Tensor& q, std::span<const DecodeSlot> slots);
-void decode_batch(Runtime& rt, const RopeTableView& table, const Tensor& q, const Tensor& k, const Tensor& v,
-                  std::span<const DecodeSlot> slots, float scale, const Tensor& out);
+// --- decode_attention.cu: head dimensions up to kMaxHeadDim, f32 and bf16.
+class CudaDecodeTable;
+void decode_attention(Runtime& rt, const CudaDecodeTable& table, std::int64_t layer, const Tensor& q, const Tensor& k,
+                      const Tensor& v, float scale, const Tensor& out);
 
 // --- mass.cu
 void attention_mass(Runtime& rt, const Tensor& q, const Tensor& k, const Tensor& lse, float scale, const Tensor& mass);
@@ -84,9 +106,7 @@ void sum_rows(Runtime& rt, const Tensor& x, const Tensor& sum);
 void span_mean(Runtime& rt, const Tensor& x, const Tensor& origins, std::int32_t radius, float own_share,
                const Tensor& y);
 void top_k(Runtime& rt, const Tensor& x, const Tensor& indices);
-void gather(Runtime& rt, const Tensor& x, const Tensor& indices, const Tensor& y);
-void gather_origins(Runtime& rt, const Tensor& x, const Tensor& indices, const Tensor& y);
-/// at i64 [1] on the device.
-void argmax(Runtime& rt, const Tensor& x, std::int64_t* at);
+void gather(Runtime& rt, const EntryLists& from, const Tensor& indices, const EntryLists& to);
+void argmax(Runtime& rt, const Tensor& x, const Tensor& indices);
 
 }  // namespace finchkv::kernels::cuda

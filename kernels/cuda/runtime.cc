@@ -6,6 +6,8 @@
 
 #include <fmt/format.h>
 
+#include "kernels/cuda/ops.h"
+
 namespace finchkv::kernels::cuda {
 namespace {
 
@@ -14,8 +16,9 @@ constexpr std::size_t kTaskBytes = std::size_t{256} << 10;  // of a copy on the 
 
 }  // namespace
 
-Result<std::unique_ptr<Runtime>> Runtime::create(int ordinal, ThreadPool& pool) {
+Result<std::unique_ptr<Runtime>> Runtime::create(int ordinal, ThreadPool& pool, std::size_t memory_limit) {
   std::unique_ptr<Runtime> runtime(new Runtime(pool));
+  if (memory_limit > 0) runtime->memory_limit_ = memory_limit;
   FINCHKV_RETURN_IF_ERROR(runtime->init(ordinal));
   return runtime;
 }
@@ -45,6 +48,8 @@ Status Runtime::init(int ordinal) {
       cuda_status(cudaMemPoolSetAttribute(memory_, cudaMemPoolAttrReleaseThreshold, &keep), "the GPU's memory pool"));
   FINCHKV_ASSIGN_OR_RETURN(Stream stream, make_stream());
   stream_ = std::make_shared<Stream>(std::move(stream));
+  FINCHKV_ASSIGN_OR_RETURN(aside_, make_stream());
+  early_launches_ = kernels_can_wait();
   for (StagingSlot& slot : slots_) {
     FINCHKV_ASSIGN_OR_RETURN(slot.memory, make_pinned(kSlotBytes));
     FINCHKV_ASSIGN_OR_RETURN(slot.free, make_event());
@@ -60,6 +65,10 @@ void Runtime::enter() { check(cudaSetDevice(ordinal_), "choosing the GPU"); }
 
 Result<std::shared_ptr<void>> Runtime::allocate(std::size_t bytes) {
   enter();
+  if (const std::size_t taken = taken_->load(); bytes > memory_limit_ - std::min(taken, memory_limit_)) {
+    return Status::resource_exhausted(
+        fmt::format("no GPU memory for {} bytes more; {} of the {} that may be used are", bytes, taken, memory_limit_));
+  }
   void* memory = nullptr;
   const cudaError_t error = cudaMallocAsync(&memory, std::max<std::size_t>(bytes, 1), stream());
   if (error == cudaErrorMemoryAllocation) {
@@ -70,7 +79,13 @@ Result<std::shared_ptr<void>> Runtime::allocate(std::size_t bytes) {
         fmt::format("no GPU memory for {} bytes more; {} of {} are free", bytes, free, total));
   }
   FINCHKV_RETURN_IF_ERROR(cuda_status(error, "taking GPU memory"));
-  return std::shared_ptr<void>(memory, [stream = stream_, ordinal = ordinal_](void* p) {
+  return own(memory, bytes);
+}
+
+std::shared_ptr<void> Runtime::own(void* memory, std::size_t bytes) const {
+  *taken_ += bytes;
+  return std::shared_ptr<void>(memory, [stream = stream_, ordinal = ordinal_, taken = taken_, bytes](void* p) {
+    *taken -= bytes;
     int current = ordinal;
     static_cast<void>(cudaGetDevice(&current));
     if (current != ordinal) static_cast<void>(cudaSetDevice(ordinal));
@@ -80,10 +95,50 @@ Result<std::shared_ptr<void>> Runtime::allocate(std::size_t bytes) {
 }
 
 std::shared_ptr<void> Runtime::scratch(std::size_t bytes) {
+  if (capture_) return captured_scratch(bytes);
   auto memory = allocate(bytes);
   if (memory.is_ok()) return *std::move(memory);
   keep(memory.status());
   return nullptr;
+}
+
+// Recorded launches follow one another, so a piece that was given back is free for the next one.
+std::shared_ptr<void> Runtime::captured_scratch(std::size_t bytes) {
+  CaptureMemory::Pieces& pieces = *capture_->pieces();
+  std::size_t at = 0;
+  while (at < pieces.size() && (pieces[at].taken || pieces[at].bytes < bytes)) ++at;
+  if (at == pieces.size()) {
+    void* memory = nullptr;
+    check(cudaMallocAsync(&memory, std::max<std::size_t>(bytes, 1), aside_.get()), "a recorded step");
+    if (memory == nullptr) return nullptr;
+    pieces.push_back({own(memory, bytes), bytes, false});
+  }
+  pieces[at].taken = true;
+  return {pieces[at].memory.get(), [all = capture_->pieces(), at](void*) { (*all)[at].taken = false; }};
+}
+
+bool Runtime::begin_capture() {
+  // Other threads may go on with what cannot be recorded, on streams of their own.
+  if (cudaStreamBeginCapture(stream(), cudaStreamCaptureModeThreadLocal) != cudaSuccess) {
+    static_cast<void>(cudaGetLastError());
+    return false;
+  }
+  capture_ = std::make_unique<CaptureMemory>();
+  return true;
+}
+
+Runtime::Captured Runtime::end_capture() {
+  Captured captured;
+  captured.memory = std::move(*std::exchange(capture_, nullptr));
+  const cudaError_t ended = cudaStreamEndCapture(stream(), &captured.graph);
+  const cudaError_t ready = cudaStreamSynchronize(aside_.get());
+  static_cast<void>(cudaGetLastError());
+  // It began without a failure, so what failed since is the recording's.
+  const bool failed = !std::exchange(failure_, Status::ok()).is_ok();
+  if (ended == cudaSuccess && ready == cudaSuccess && !failed) return captured;
+  if (captured.graph != nullptr) static_cast<void>(cudaGraphDestroy(captured.graph));
+  captured.graph = nullptr;
+  return captured;
 }
 
 Runtime::StagingSlot& Runtime::next_slot() {
@@ -107,15 +162,15 @@ void Runtime::copy_on_host(void* to, const void* from, std::size_t bytes) {
   });
 }
 
-void Runtime::upload(const void* host, void* device, std::size_t bytes) {
+void Runtime::upload(const void* host, void* device, std::size_t bytes, cudaStream_t on) {
   const auto* from = static_cast<const std::byte*>(host);
   auto* to = static_cast<std::byte*>(device);
   for (std::size_t at = 0; at < bytes && !failed(); at += kSlotBytes) {
     const std::size_t piece = std::min(kSlotBytes, bytes - at);
     StagingSlot& slot = next_slot();
     copy_on_host(slot.memory.get(), from + at, piece);
-    check(cudaMemcpyAsync(to + at, slot.memory.get(), piece, cudaMemcpyHostToDevice, stream()), "a copy to the GPU");
-    check(cudaEventRecord(slot.free.get(), stream()), "a copy to the GPU");
+    check(cudaMemcpyAsync(to + at, slot.memory.get(), piece, cudaMemcpyHostToDevice, on), "a copy to the GPU");
+    check(cudaEventRecord(slot.free.get(), on), "a copy to the GPU");
   }
 }
 
@@ -156,6 +211,17 @@ Status Runtime::synchronize() {
   return std::exchange(failure_, Status::ok());
 }
 
+std::size_t Runtime::free_bytes() {
+  enter();
+  std::size_t free = 0, total = 0;
+  static_cast<void>(cudaMemGetInfo(&free, &total));
+  std::uint64_t reserved = 0, used = 0;  // what the pool holds back for the next allocation is free too
+  static_cast<void>(cudaMemPoolGetAttribute(memory_, cudaMemPoolAttrReservedMemCurrent, &reserved));
+  static_cast<void>(cudaMemPoolGetAttribute(memory_, cudaMemPoolAttrUsedMemCurrent, &used));
+  const std::size_t there = free + (reserved > used ? reserved - used : 0);
+  return std::min(there, memory_limit_ - std::min(taken_->load(), memory_limit_));
+}
+
 std::size_t Runtime::peak_bytes() const {
   std::uint64_t bytes = 0;
   static_cast<void>(cudaMemPoolGetAttribute(memory_, cudaMemPoolAttrUsedMemHigh, &bytes));
@@ -168,3 +234,14 @@ void Runtime::reset_peak() {
 }
 
 }  // namespace finchkv::kernels::cuda
+
+namespace finchkv::kernels {
+
+int cuda_device_count() {
+  int count = 0;
+  if (cudaGetDeviceCount(&count) == cudaSuccess) return count;
+  static_cast<void>(cudaGetLastError());
+  return 0;
+}
+
+}  // namespace finchkv::kernels

@@ -5,19 +5,40 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "base/thread_pool.h"
 #include "kernels/cuda/owners.h"
 
 namespace finchkv::kernels::cuda {
 
+/// Memory that recorded launches use between themselves: pieces that were given back are used again, and all of it
+/// lives as long as the recording.
+class CaptureMemory {
+ public:
+  struct Piece {
+    std::shared_ptr<void> memory;
+    std::size_t bytes = 0;
+    bool taken = false;
+  };
+  using Pieces = std::vector<Piece>;
+
+  [[nodiscard]] const std::shared_ptr<Pieces>& pieces() const { return pieces_; }
+
+ private:
+  std::shared_ptr<Pieces> pieces_ = std::make_shared<Pieces>();
+};
+
 class Runtime {
  public:
   /// `pool` copies to and from page-locked memory; it must outlive the Runtime.
-  static Result<std::unique_ptr<Runtime>> create(int ordinal, ThreadPool& pool);
+  /// `memory_limit`: bytes that may be taken; 0: what the GPU has.
+  static Result<std::unique_ptr<Runtime>> create(int ordinal, ThreadPool& pool, std::size_t memory_limit = 0);
   ~Runtime();
   Runtime(const Runtime&) = delete;
   Runtime& operator=(const Runtime&) = delete;
@@ -36,7 +57,9 @@ class Runtime {
   [[nodiscard]] std::shared_ptr<void> scratch(std::size_t bytes);
 
   /// `host` may be reused as soon as it returns.
-  void upload(const void* host, void* device, std::size_t bytes);
+  void upload(const void* host, void* device, std::size_t bytes) { upload(host, device, bytes, stream()); }
+  /// The same in the order of another stream.
+  void upload(const void* host, void* device, std::size_t bytes, cudaStream_t on);
   /// Complete when it returns.
   void download(const void* device, void* host, std::size_t bytes);
 
@@ -47,6 +70,18 @@ class Runtime {
   void launched(const char* kernel) { check(cudaGetLastError(), kernel); }
   [[nodiscard]] bool failed() const { return !failure_.is_ok(); }
   Status synchronize();
+
+  [[nodiscard]] std::size_t free_bytes();  ///< not taken, or given back to the pool
+  /// From here to end_capture() launches are recorded, and scratch() comes from memory that the recording keeps. False
+  /// when that cannot be started; no failure is kept.
+  [[nodiscard]] bool begin_capture();
+  struct Captured {
+    cudaGraph_t graph = nullptr;  ///< the caller's to destroy; null when something failed, which is forgotten
+    CaptureMemory memory;
+  };
+  [[nodiscard]] Captured end_capture();
+  /// Whether kernels may start before the one before them has ended.
+  [[nodiscard]] bool early_launches() const { return early_launches_; }
 
   [[nodiscard]] std::size_t peak_bytes() const;  ///< the most memory that was in use at once
   void reset_peak();
@@ -59,6 +94,9 @@ class Runtime {
   explicit Runtime(ThreadPool& pool) : pool_(pool) {}
   Status init(int ordinal);
   StagingSlot& next_slot();
+  [[nodiscard]] std::shared_ptr<void> own(void* memory,
+                                          std::size_t bytes) const;  // of the pool, given back in stream order
+  [[nodiscard]] std::shared_ptr<void> captured_scratch(std::size_t bytes);
   void copy_on_host(void* to, const void* from, std::size_t bytes);
 
   ThreadPool& pool_;
@@ -66,11 +104,16 @@ class Runtime {
   int processors_ = 0;
   int capability_ = 0;
   std::size_t shared_bytes_ = 0;
+  std::size_t memory_limit_ = std::numeric_limits<std::size_t>::max();
+  std::shared_ptr<std::atomic<std::size_t>> taken_ = std::make_shared<std::atomic<std::size_t>>(0);
   std::string name_;
   cudaMemPool_t memory_ = nullptr;  // the device's default pool
   std::shared_ptr<Stream> stream_;
   std::array<StagingSlot, 8> slots_;
   std::size_t slot_ = 0;
+  bool early_launches_ = false;
+  std::unique_ptr<CaptureMemory> capture_;  // while recording
+  Stream aside_;                            // takes memory while the other stream records
   Status failure_;
 };
 

@@ -239,5 +239,34 @@ TEST(Quantised, Q4IsSmall) {  // with scales, against bf16
   }
 }
 
+// Every scale and minimum of every tile, each alone.
+TEST(Quantised, CheckSaysWhatDecodingWouldSay) {
+  for (const DType layout : {DType::kQ8, DType::kQ4}) {
+    for (const GroupAxis axis : {GroupAxis::kTokens, GroupAxis::kChannels}) {
+      for (const QuantisedShape& shape :
+           {QuantisedShape{2, 70, 5}, QuantisedShape{2, 3, 130}, QuantisedShape{1, 64, 64}}) {
+        const std::size_t count = shape.heads * shape.tokens * shape.channels;
+        std::vector<std::byte> bytes(*quantised_bytes(layout, axis, shape));
+        ASSERT_TRUE(quantise_floats(layout, axis, shape, numbers(count, 3), bytes).is_ok());
+        EXPECT_TRUE(check_quantised(layout, axis, shape, bytes).is_ok());
+        std::vector<float> out(count);
+        int refused = 0;
+        for (std::size_t at = 0; at + 1 < bytes.size(); ++at) {
+          std::vector<std::byte> changed = bytes;
+          changed[at] = std::byte{0x01};
+          changed[at + 1] = std::byte{0x7e};  // not a number, where a word stands here
+          const Status want = dequantise_floats(layout, axis, shape, changed, out);
+          const Status got = check_quantised(layout, axis, shape, changed);
+          EXPECT_EQ(got.code(), want.code()) << at;
+          EXPECT_EQ(got.message(), want.message()) << at;
+          refused += want.is_ok() ? 0 : 1;
+        }
+        EXPECT_GT(refused, 0);
+      }
+    }
+  }
+  EXPECT_TRUE(check_quantised(DType::kQ8, GroupAxis::kTokens, {2, 0, 4}, {}).is_ok());
+}
+
 }  // namespace
 }  // namespace finchkv

@@ -86,6 +86,17 @@ TEST(Identity, GoldenBytesAndIdsOfTheFull) {
   EXPECT_EQ(cache_id(id, kNamed).hex(), "c3d63afb759969d293bbc39b9c3c682f262c47ed960433b29c2db3f30e1d3ea4");
 }
 
+// What --compute fp8 names: the encoding of the full one but for its numeric class, 2.
+TEST(Identity, GoldenIdOfFp8) {
+  CacheIdentity id = full_identity();
+  std::string fast = hex_of(canonical_encoding(id));
+  id.numeric = NumericClass::kFp8;
+  ASSERT_TRUE(id.validate().is_ok());
+  EXPECT_EQ(numeric_class_name(id.numeric), "fp8");
+  EXPECT_EQ(hex_of(canonical_encoding(id)), fast.replace(28, 4, "0200"));
+  EXPECT_EQ(cache_id(id, {}).hex(), "0bffb96da8368771e2f55262b78db5598e6957362e1b5985a5fd524d83ccb643");
+}
+
 TEST(Identity, GoldenTokenHash) {
   const std::vector<std::int32_t> ids = {1, 256, -1, 49151};
   EXPECT_EQ(to_hex(token_hash(ids, {})), "769e91936aa9d3c63638287d4b09856fd62601003574c01ddae5bc353dd93037");

@@ -19,6 +19,7 @@ class RawStore {
     std::vector<std::string> names;
     EXPECT_TRUE(rocksdb::DB::ListColumnFamilies(options, directory, &names).ok());
     std::vector<rocksdb::ColumnFamilyDescriptor> families;
+    families.reserve(names.size());
     for (const std::string& name : names) families.emplace_back(name, rocksdb::ColumnFamilyOptions());
     const auto status = rocksdb::DB::Open(options, directory, families, &families_, &db);
     EXPECT_TRUE(status.ok()) << status.ToString();

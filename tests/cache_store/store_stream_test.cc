@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "tests/cache_store/implementations.h"
+#include "tests/cache_store/tracked_memory.h"
 
 namespace finchkv::cache_store {
 namespace {
@@ -13,6 +14,7 @@ using testing::make_put;
 using testing::make_set;
 using testing::same_bytes;
 using testing::SetSpec;
+using testing::TrackedMemory;
 
 constexpr SetSpec kFourLayers{.layers = 4, .kept = 9};
 // Large enough to be read by several threads.
@@ -197,6 +199,115 @@ TEST_P(StoreStream, ProgressKeepsALease) {
     std::this_thread::sleep_for(std::chrono::milliseconds(200));  // 800 in all
     ASSERT_TRUE(host_->gc().is_ok());
     expect_layer(*entry, l, request.set);
+  }
+}
+
+constexpr DType kEveryStorage[] = {DType::kF32, DType::kF16, DType::kBF16, DType::kQ8, DType::kQ4};
+
+// The bytes of a tensor as a put stores them: neither sealed nor compressed.
+std::span<const std::byte> stored_tensor(const PackedEntry& packed, std::uint32_t layer, BlockKind kind) {
+  return packed.blocks[3 * layer + static_cast<std::size_t>(kind) - 1].bytes;
+}
+
+TEST_P(StoreStream, EveryLayoutComesAsItIsStoredOrDecodedInMemoryThatIsGiven) {
+  for (const DType storage : kEveryStorage) {
+    for (const bool sealed : {false, true}) {
+      for (const bool zstd : {false, true}) {
+        SCOPED_TRACE(std::string(dtype_name(storage)) + (sealed ? ", sealed" : "") + (zstd ? ", zstd" : ""));
+        open({});
+        const auto store = sealed ? sealed_view(testing::kAlice, {1}) : view(testing::kAlice);
+        PutRequest request = make_put(kLarge, 1, testing::kAlice, storage);
+        request.if_exists = IfExists::kReplace;
+        const PackedEntry plain = *pack_entry(request);
+        request.zstd_tensors = zstd;
+        const CacheId id = put(*store, request).id;
+        const KvSet decoded = *as_stored(request.set, storage);
+        const auto memory = std::make_shared<TrackedMemory>();
+        for (const LayerForm form : {LayerForm::kStored, LayerForm::kDecoded}) {
+          auto entry = store->stream(id, {.form = form, .memory = memory});
+          ASSERT_TRUE(entry.is_ok()) << entry.status().to_string();
+          for (std::uint32_t l = 0; l < kLarge.layers; ++l) {
+            const auto layer = (*entry)->take(l);
+            ASSERT_TRUE(layer.is_ok()) << layer.status().to_string();
+            EXPECT_TRUE(memory->holds(layer->views.keys)) << "layer " << l;
+            EXPECT_TRUE(memory->holds(layer->views.values)) << "layer " << l;
+            const bool as_stored = form == LayerForm::kStored;
+            EXPECT_TRUE(same_bytes(layer->views.keys,
+                                   as_stored ? stored_tensor(plain, l, BlockKind::kKeys) : decoded.layers[l].keys));
+            EXPECT_TRUE(same_bytes(layer->views.values,
+                                   as_stored ? stored_tensor(plain, l, BlockKind::kValues) : decoded.layers[l].values));
+            EXPECT_TRUE(std::ranges::equal(layer->views.origins, decoded.layers[l].origins));
+          }
+          entry->reset();
+          EXPECT_EQ(memory->out_in_the_end(), 0U);
+        }
+      }
+    }
+  }
+}
+
+TEST_P(StoreStream, WhatIsTakenIsTheTakersAlone) {
+  const PutRequest request = make_put(kFourLayers, 1);  // read by the caller alone, so that counts are sharp
+  const auto memory = std::make_shared<TrackedMemory>();
+  auto opened = store_->stream(put(*store_, request).id, {.memory = memory});
+  ASSERT_TRUE(opened.is_ok());
+  const auto entry = *std::move(opened);
+  {
+    auto first = entry->take(0);
+    ASSERT_TRUE(first.is_ok());
+    expect_same_layer(first->views, request.set.layers[0]);
+    EXPECT_EQ(memory->out(), 2U);  // keys; values with origins
+  }
+  EXPECT_EQ(memory->out(), 0U);
+  EXPECT_EQ(entry->layer(0).status().code(), StatusCode::kInvalidArgument);
+  EXPECT_EQ(entry->take(0).status().code(), StatusCode::kInvalidArgument);
+  EXPECT_EQ(entry->finish().status().code(), StatusCode::kInvalidArgument);
+  const auto second = entry->take(1);
+  ASSERT_TRUE(second.is_ok()) << second.status().to_string();
+  expect_same_layer(second->views, request.set.layers[1]);
+}
+
+TEST_P(StoreStream, WhatIsTakenOutlivesEverything) {
+  const PutRequest request = make_put(kFourLayers, 1);
+  auto memory = std::make_shared<TrackedMemory>();
+  auto entry = *store_->stream(put(*store_, request).id, {.memory = memory});
+  const OwnedLayer taken = *entry->take(2);
+  entry.reset();
+  store_.reset();
+  host_.reset();
+  memory.reset();
+  expect_same_layer(taken.views, request.set.layers[2]);
+}
+
+TEST_P(StoreStream, AStreamOfStoredLayersFinishesWhereASetHoldsThem) {
+  for (const DType storage : kEveryStorage) {
+    SCOPED_TRACE(std::string(dtype_name(storage)));
+    PutRequest request = make_put(kFourLayers, 1, {}, storage);
+    request.if_exists = IfExists::kReplace;
+    const CacheId id = put(*store_, request).id;
+    auto entry = *store_->stream(id, {.form = LayerForm::kStored});
+    const auto set = entry->finish();
+    if (is_quantised(storage)) {
+      EXPECT_EQ(set.status().code(), StatusCode::kInvalidArgument);
+      EXPECT_TRUE(entry->layer(0).is_ok()) << "the stream goes on";
+    } else {
+      ASSERT_TRUE(set.is_ok()) << set.status().to_string();
+      expect_same_set(*set, *as_stored(request.set, storage));
+    }
+  }
+}
+
+TEST_P(StoreStream, WithoutMemoryItSaysSo) {
+  for (const SetSpec& spec : {kFourLayers, kLarge}) {
+    const auto memory = std::make_shared<TrackedMemory>(3);
+    PutRequest request = make_put(spec, 1);
+    request.if_exists = IfExists::kReplace;
+    auto entry = *store_->stream(put(*store_, request).id, {.memory = memory});
+    Status status = Status::ok();
+    for (std::uint32_t l = 0; l < spec.layers && status.is_ok(); ++l) status = entry->layer(l).status();
+    EXPECT_EQ(status.code(), StatusCode::kResourceExhausted) << status.to_string();
+    entry.reset();
+    EXPECT_EQ(memory->out_in_the_end(), 0U);
   }
 }
 

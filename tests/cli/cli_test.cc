@@ -104,6 +104,19 @@ TEST_F(Cli, ReferenceModeStoresF32AndIsAnotherEntry) {
   for (const auto& entry : entries) EXPECT_EQ(entry["kv_dtype"], entry["id"] == fast ? "bf16" : "f32");
 }
 
+TEST_F(Cli, EightBitsAreAnotherEntryAndSaySo) {
+  const std::string fast = compress();
+  const auto made = run(on_tokens("compress") + Arguments{"--compute", "fp8", "--json"}).json();
+  EXPECT_EQ(made["hit"], false);
+  EXPECT_NE(made["id"], fast);
+  const std::string id = made["id"];
+  EXPECT_EQ(run(in_store({"show", id, "--json"})).json()["numeric"], "fp8");
+  EXPECT_EQ(run(in_store({"show", fast, "--json"})).json()["numeric"], "fast");
+  const auto asked = run(on_tokens("ask") + Arguments{"--compute", "fp8", "--json", "--max-tokens", "4"}).json();
+  EXPECT_EQ(asked["hit"], true);
+  EXPECT_EQ(asked["id"], id);
+}
+
 TEST_F(Cli, WrongUsageIsTwo) {
   expect_refused({"ask"}, 2, "--model");
   expect_refused({"no-such-verb"}, 2, "finchkv --help");
@@ -112,6 +125,7 @@ TEST_F(Cli, WrongUsageIsTwo) {
   expect_refused(on_tokens("ask") + Arguments{"--read", "sideways"}, 2, "sideways");
   expect_refused(on_tokens("ask") + Arguments{"--policy", "best"}, 2, "best");
   expect_refused(on_tokens("ask") + Arguments{"--kv-dtype", "f8"}, 2, "f8");
+  expect_refused(on_tokens("ask") + Arguments{"--compute", "int8"}, 2, "int8");
   expect_refused(on_tokens("ask") + Arguments{"--temperature", "-1"}, 2, "temperature");
   expect_refused(on_tokens("ask") + Arguments{"--tenant", "acme"}, 2, "--tenant-key-file");
   Arguments twice = on_tokens("ask") + Arguments{"--score-tokens", "-"};

@@ -16,7 +16,7 @@ class SmolLm2 : public ::testing::TestWithParam<const char*> {
   // One pair of models at a time: that of the device whose tests run.
   struct Loaded {
     std::string device;
-    std::unique_ptr<model::Model> reference, fast;
+    std::unique_ptr<model::Model> reference, fast, fp8;
   };
   static Loaded& loaded() {
     static Loaded models;
@@ -24,6 +24,7 @@ class SmolLm2 : public ::testing::TestWithParam<const char*> {
   }
   static std::unique_ptr<model::Model>& reference() { return loaded().reference; }
   static std::unique_ptr<model::Model>& fast() { return loaded().fast; }
+  static std::unique_ptr<model::Model>& fp8() { return loaded().fp8; }
   static void TearDownTestSuite() { loaded() = {}; }
   void SetUp() override {
     FINCHKV_REQUIRE_SMOLLM2(path);
@@ -31,9 +32,11 @@ class SmolLm2 : public ::testing::TestWithParam<const char*> {
       loaded() = {};
       FINCHKV_REQUIRE_DEVICE(exact, GetParam(), kernels::NumericClass::kReference);
       FINCHKV_REQUIRE_DEVICE(quick, GetParam(), kernels::NumericClass::kFast);
-      loaded() = {GetParam(), testing::load_model(path, exact), testing::load_model(path, quick)};
+      FINCHKV_REQUIRE_DEVICE(narrow, GetParam(), kernels::NumericClass::kFp8);
+      loaded() = {GetParam(), testing::load_model(path, exact), testing::load_model(path, quick),
+                  testing::load_model(path, narrow)};
     }
-    ASSERT_TRUE(reference() && fast());
+    ASSERT_TRUE(reference() && fast() && fp8());
     golden = nlohmann::json::parse(testing::read_file(testing::data_path("smollm2.json")));
     document = golden["doc"].get<std::vector<TokenId>>();
     prompt = golden["prompt"].get<std::vector<TokenId>>();
@@ -136,6 +139,22 @@ TEST_P(SmolLm2, FastClassKeepsNearlyTheSame) {
     } else {
       EXPECT_GE(share, 0.90);
     }
+  }
+}
+
+// What rounding to 8 bits costs: some other entries are chosen. bench/compute_quality.py prints what that does to
+// answers, over many documents.
+TEST_P(SmolLm2, EightBitsKeepMostOfTheSame) {
+  for (const auto& c : golden["finch"]) {
+    SCOPED_TRACE(std::string(c["policy"]) + " " + std::to_string(c["budget"].get<int>()));
+    const auto result = read(c, *fp8()->transformer());
+    ASSERT_TRUE(result.is_ok()) << result.status().to_string();
+    const auto [share, lowest] = overlap(testing::origins_of(result->set), c["kept_origin"].get<Origins>());
+    std::printf("%s %d in fp8: %.4f of the entries, %.4f in the worst layer\n", c["policy"].get<std::string>().c_str(),
+                c["budget"].get<int>(), share, lowest);
+    EXPECT_GE(share, 0.88);
+    EXPECT_GE(lowest, 0.75);
+    EXPECT_LT(share, 1.0) << "nothing was rounded";
   }
 }
 

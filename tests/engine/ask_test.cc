@@ -22,6 +22,7 @@ using cache_store::PutRequest;
 using cache_store::Sharing;
 using cache_store::Store;
 using cache_store::StoreStats;
+using cache_store::StreamOptions;
 using cache_store::Tenant;
 using model::TokenId;
 
@@ -32,6 +33,7 @@ class FaultyStream final : public EntryStream {
       : inner_(std::move(inner)), failure_(std::move(failure)) {}
   const EntryInfo& info() const override { return inner_->info(); }
   Result<KvLayer> layer(std::uint32_t) override { return failure_; }
+  Result<OwnedLayer> take(std::uint32_t) override { return failure_; }
   Result<KvSet> finish() override { return failure_; }
 
  private:
@@ -52,9 +54,9 @@ class FaultyStore final : public Store {
     if (auto failure = std::exchange(fail_put, std::nullopt)) return *failure;
     return inner_.put(request);
   }
-  Result<std::unique_ptr<EntryStream>> stream(const CacheId& id) override {
+  Result<std::unique_ptr<EntryStream>> stream(const CacheId& id, const StreamOptions& options) override {
     if (auto failure = std::exchange(fail_find, std::nullopt)) return *failure;
-    FINCHKV_ASSIGN_OR_RETURN(auto entry, inner_.stream(id));
+    FINCHKV_ASSIGN_OR_RETURN(auto entry, inner_.stream(id, options));
     if (auto failure = std::exchange(fail_get, std::nullopt)) {
       return std::unique_ptr<EntryStream>(new FaultyStream(std::move(entry), *failure));
     }
@@ -129,6 +131,13 @@ class AskTest : public ::testing::Test {
     return ask(
         *p, *model_, with, [] { return Status::ok(); }, {}, generate);
   }
+  /// What is stored, read without an answer.
+  Obtained found() {
+    const auto p = prepared();
+    auto result = obtain(**p, *model_, memory.get(), [] { return Status::ok(); }, {});
+    EXPECT_TRUE(result.is_ok()) << result.status().to_string();
+    return result.is_ok() ? *std::move(result) : Obtained{};
+  }
   Asked asked(Store* with) {
     auto result = run(with);
     EXPECT_TRUE(result.is_ok()) << result.status().to_string();
@@ -153,7 +162,10 @@ TEST_F(AskTest, MissThenHitGivesTheSameAnswer) {
   EXPECT_TRUE(hit.entry.hit);
   EXPECT_EQ(hit.entry.ms.compress, 0);
   EXPECT_EQ(hit.answer.tokens, miss.answer.tokens);
-  EXPECT_EQ(testing::bytes_of(hit.entry.set), testing::bytes_of(miss.entry.set));
+  EXPECT_TRUE(hit.entry.set.layers.empty()) << "it went straight to the device";
+  EXPECT_EQ(hit.entry.kept, 24U);
+  EXPECT_EQ(miss.entry.kept, 24U);
+  EXPECT_EQ(testing::bytes_of(found().set), testing::bytes_of(miss.entry.set));
   EXPECT_GT(miss.entry.stored_bytes, 0U);
   EXPECT_EQ(hit.entry.stored_bytes, miss.entry.stored_bytes);
   EXPECT_EQ(store->puts, 1);
@@ -314,8 +326,9 @@ TEST_F(AskTest, WithoutAStoreTheAnswerIsTheStoredOne) {
     EXPECT_TRUE(hit.entry.hit);
     const std::string bytes = testing::bytes_of(without.entry.set);
     EXPECT_TRUE(testing::bytes_of(miss.entry.set) == bytes);
-    EXPECT_TRUE(testing::bytes_of(hit.entry.set) == bytes);
-    EXPECT_EQ(hit.entry.set.dtype, without.entry.set.dtype);
+    const Obtained set = found();
+    EXPECT_TRUE(testing::bytes_of(set.set) == bytes);
+    EXPECT_EQ(set.set.dtype, without.entry.set.dtype);
     EXPECT_EQ(miss.answer.tokens, without.answer.tokens);
     EXPECT_EQ(hit.answer.tokens, without.answer.tokens);
     if (dtype == DType::kF32) f32 = bytes;
@@ -341,6 +354,7 @@ TEST_F(AskTest, EveryParameterIsInTheId) {
   EXPECT_TRUE(changed([](Request& r) { r.reader = "whole"; }));
   EXPECT_TRUE(changed([](Request& r) { r.kv_dtype = DType::kQ8; }));
   EXPECT_TRUE(changed([](Request& r) { r.numeric = cache_store::NumericClass::kFast; }));
+  EXPECT_TRUE(changed([](Request& r) { r.numeric = cache_store::NumericClass::kFp8; }));
   request.chunk = 120;  // the same chunks then, by another way of reading
   EXPECT_TRUE(changed([](Request& r) { r.reader = "whole"; }));
   request.policy = "random";
@@ -458,12 +472,34 @@ TEST_F(AskTest, AnEmptyPromptCannotBeAnswered) {
 }
 
 TEST_F(AskTest, ArithmeticOfAnotherClassIsRefused) {
-  request.numeric = cache_store::NumericClass::kFast;  // the model of this test computes in f32
-  const auto result = run(store.get());
-  ASSERT_FALSE(result.is_ok());
-  EXPECT_EQ(result.status().code(), StatusCode::kInvalidArgument);
-  EXPECT_NE(result.status().message().find("fast"), std::string::npos) << result.status().message();
-  EXPECT_EQ(store->puts, 0);
+  for (const auto numeric : {cache_store::NumericClass::kFast, cache_store::NumericClass::kFp8}) {
+    request.numeric = numeric;  // the model of this test computes in f32
+    const auto result = run(store.get());
+    ASSERT_FALSE(result.is_ok());
+    EXPECT_EQ(result.status().code(), StatusCode::kInvalidArgument);
+    EXPECT_NE(result.status().message().find(cache_store::numeric_class_name(numeric)), std::string::npos)
+        << result.status().message();
+    EXPECT_EQ(store->puts, 0);
+  }
+}
+
+// fast and fp8 are two classes: one's model does not answer for the other.
+TEST_F(AskTest, ADeviceOfEveryClassAnswersItsOwnRequests) {
+  const std::pair<kernels::NumericClass, cache_store::NumericClass> classes[] = {
+      {kernels::NumericClass::kReference, cache_store::NumericClass::kReference},
+      {kernels::NumericClass::kFast, cache_store::NumericClass::kFast},
+      {kernels::NumericClass::kFp8, cache_store::NumericClass::kFp8}};
+  std::unique_ptr<model::Model> before = std::move(model_);
+  for (const auto& [of_device, of_entry] : classes) {
+    EXPECT_EQ(named_class(of_device), of_entry);
+    model_ = testing::load_model(testing::data_path("tiny-llama/model.gguf"), of_device);
+    for (const auto& [unused, asked] : classes) {
+      request.numeric = asked;
+      EXPECT_EQ(run(nullptr).is_ok(), asked == of_entry)
+          << cache_store::numeric_class_name(asked) << " on " << cache_store::numeric_class_name(of_entry);
+    }
+  }
+  model_ = std::move(before);
 }
 
 TEST_F(AskTest, AnAnswerLongerThanWasPreparedForIsRefused) {

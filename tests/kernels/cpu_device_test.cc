@@ -159,9 +159,10 @@ TEST_F(CpuDeviceTest, AddBias) {
 }
 
 TEST_F(CpuDeviceTest, ArgmaxTakesTheLowestOfTheLargest) {
-  EXPECT_EQ(device->argmax(tensor_of(*device, kF32, {5}, {1, 7, 3, 7, 7})), 1);
-  EXPECT_EQ(device->argmax(tensor_of(*device, kF32, {3}, {-5, -5, -5})), 0);
-  EXPECT_EQ(device->argmax(tensor_of(*device, kF32, {1, 4}, {-3, -2, -1, -0.5F})), 3);
+  const std::vector<float> rows = {1, 7, 3, 7, 7, -5, -5, -5, -5, -5, -3, -2, -1, -0.5F, -4};
+  EXPECT_EQ(argmax_of(*device, tensor_of(*device, kF32, {3, 5}, rows)), (std::vector<std::int32_t>{1, 0, 3}));
+  EXPECT_EQ(argmax_of(*device, tensor_of(*device, kF32, {3, 2}, {1, NAN, INFINITY, 0, 2, 1})),
+            (std::vector<std::int32_t>{-1, -1, 0}));
 }
 
 TEST_F(CpuDeviceTest, TooMuchMemoryIsAnError) {
@@ -204,7 +205,7 @@ std::vector<float> run_every_op(Device& dev) {
   add(inner);
   dev.linear(**head, normed.slice(0, 3, 1), one, false);
   add(one);
-  all.push_back(static_cast<float>(dev.argmax(one)));
+  all.push_back(static_cast<float>(argmax_of(dev, one).front()));
 
   const RopeRecord rope = record(16, true);
   const Tensor q = empty_tensor(dev, kF32, {n, heads, d}), k = empty_tensor(dev, kF32, {kv, total, d});
@@ -239,9 +240,10 @@ std::vector<float> run_every_op(Device& dev) {
   dev.top_k(mean, chosen);
   for (const std::int32_t i : ints_in(dev, chosen)) all.push_back(static_cast<float>(i));
   const Tensor gathered = empty_tensor(dev, kF32, {kv, 50, d}), where = empty_tensor(dev, ElementType::kI32, {kv, 50});
-  dev.gather(k, chosen, gathered);
-  dev.gather_origins(origins, chosen, where);
+  const Tensor gathered_values = empty_tensor(dev, kF32, {kv, 50, d});
+  dev.gather({k, v, origins}, chosen, {gathered, gathered_values, where});
   add(gathered);
+  add(gathered_values);
   for (const std::int32_t i : ints_in(dev, where)) all.push_back(static_cast<float>(i));
   EXPECT_TRUE(dev.synchronize().is_ok());
   return all;

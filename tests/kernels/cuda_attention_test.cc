@@ -26,6 +26,11 @@ const std::vector<Case> kCases = {
     {200, 3001, 8, 2, 64},   //
     {300, 811, 8, 2, 128},   // many rows
     {513, 513, 4, 2, 64},    //
+    {257, 2999, 4, 1, 128},  //
+    {320, 1153, 6, 6, 64},   //
+    {700, 990, 24, 8, 128},  // more work than blocks
+    {999, 999, 40, 4, 64},   //
+    {300, 700, 4, 2, 96},    // many rows of other heads
     {130, 260, 4, 2, 16},    // small heads
     {40, 90, 4, 2, 20},      // heads that no library takes
     {33, 70, 4, 1, 80},      //
@@ -72,6 +77,9 @@ TEST_P(CudaAttention, LikeTheCpu) {
       const Tensor again = empty_tensor(*gpu, type(), {c.n, c.heads, c.d});
       gpu->attention(here.q, here.k, here.v, scale, again, {});
       EXPECT_LT(distance(fetch(*gpu, again), fetch(*gpu, here.out)), tolerance()) << "without the log-sum-exp";
+      const auto first = fetch(*gpu, here.out);
+      gpu->attention(here.q, here.k, here.v, scale, here.out, here.lse);
+      EXPECT_EQ(fetch(*gpu, here.out), first) << "the same from run to run";
     }
   }
 }
@@ -103,7 +111,8 @@ TEST_P(CudaAttention, DecodeStepLikeTheCpu) {
   struct Heads {
     std::int64_t heads, kv_heads, d;
   };
-  for (const Heads h : {Heads{9, 3, 64}, Heads{32, 8, 128}, Heads{4, 4, 128}, Heads{16, 2, 64}, Heads{4, 2, 20}}) {
+  for (const Heads h : {Heads{9, 3, 64}, Heads{32, 8, 128}, Heads{4, 4, 128}, Heads{16, 2, 64}, Heads{24, 2, 128},
+                        Heads{4, 2, 20}, Heads{6, 2, 80}}) {
     for (const bool interleaved : {true, false}) {
       const std::vector<std::int64_t> used = {0, 5, 63, 700, 2048, 129, 64};
       const auto n = static_cast<std::int64_t>(used.size());
@@ -129,7 +138,10 @@ TEST_P(CudaAttention, DecodeStepLikeTheCpu) {
           slots.push_back({list(10), list(30), used[i], used[i] + 4});
         }
         const Tensor out = empty_tensor(device, t, {n, h.heads, h.d});
-        device.decode_attention(rope, tokens(h.heads, 1), tokens(h.kv_heads, 2), tokens(h.kv_heads, 3), slots, 0.11F,
+        auto table = device.make_decode_table({1, n, h.heads, h.kv_heads, h.d, rope});
+        if (!table.is_ok()) return std::vector<std::vector<float>>();
+        device.fill(**table, slots);
+        device.decode_attention(**table, 0, tokens(h.heads, 1), tokens(h.kv_heads, 2), tokens(h.kv_heads, 3), 0.11F,
                                 out);
         std::vector<std::vector<float>> all = {fetch(device, out)};
         for (const DecodeSlot& slot : slots) {
@@ -139,6 +151,8 @@ TEST_P(CudaAttention, DecodeStepLikeTheCpu) {
         return all;
       };
       const auto got = run(*gpu), want = run(*cpu);
+      ASSERT_EQ(got.size(), 1 + 2 * used.size());
+      ASSERT_EQ(want.size(), got.size());
       for (std::size_t i = 0; i < got.size(); ++i) {
         EXPECT_LT(distance(got[i], want[i]), tolerance()) << (i == 0 ? "attention" : "a cache") << ' ' << i;
       }

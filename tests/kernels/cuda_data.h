@@ -11,8 +11,8 @@ namespace finchkv::testing {
 
 /// The GPU as a device of this class, made once; null where there is none.
 inline Device* cuda_device(NumericClass numeric) {
-  static std::unique_ptr<Device> devices[2];
-  static bool tried[2] = {};
+  static std::unique_ptr<Device> devices[3];
+  static bool tried[3] = {};
   const auto i = static_cast<std::size_t>(numeric);
   if (!tried[i]) {
     auto made = kernels::make_cuda_device({.numeric_class = numeric, .ordinal = 0, .threads = 2});

@@ -68,14 +68,14 @@ TEST_P(CudaDevice, TooMuchMemoryIsAnErrorAndWorkGoesOn) {
 }
 
 TEST_P(CudaDevice, LinearOfManyAndFewRows) {
-  for (const std::int64_t in : {96, 200}) {
+  for (const std::int64_t in : {96, 200, 1056}) {
     for (const std::int64_t out : {72, 264}) {
       const auto w = values(static_cast<std::size_t>(in * out), 3, -0.3F, 0.3F);
       const auto packed = gpu->pack_linear(source(w, in), LinearUse::kEveryRow);
       ASSERT_TRUE(packed.is_ok()) << packed.status().to_string();
       EXPECT_EQ((*packed)->in(), in);
       EXPECT_EQ((*packed)->out(), out);
-      for (const std::int64_t n : {1, 2, 3, 4, 5, 33, 130}) {
+      for (const std::int64_t n : {1, 2, 5, 8, 9, 16, 17, 32, 33, 130}) {
         SCOPED_TRACE(::testing::Message() << n << " x " << out << " x " << in);
         const auto x = values(static_cast<std::size_t>(n * in), 4);
         auto want = product(x, w, static_cast<std::size_t>(in));
@@ -115,7 +115,7 @@ TEST_P(CudaDevice, SwigluOfManyAndFewRows) {
   const auto packed = gpu->pack_gated(source(gate, in), source(up, in));
   ASSERT_TRUE(packed.is_ok());
   EXPECT_EQ((*packed)->out(), ffn);
-  for (const std::int64_t n : {1, 3, 4, 9, 140}) {
+  for (const std::int64_t n : {1, 3, 8, 12, 27, 33, 140}) {
     const auto x = values(static_cast<std::size_t>(n * in), 7);
     auto want = product(x, gate, 96);
     const auto other = product(x, up, 96);
@@ -126,10 +126,35 @@ TEST_P(CudaDevice, SwigluOfManyAndFewRows) {
   }
 }
 
+// Decoding's products: what a sequence gets does not depend on how many others are in its step.
+TEST_P(CudaDevice, FewRowsDoNotDependOnTheirCompany) {
+  const std::int64_t in = 1056, out = 200, most = 32;
+  const auto w = values(static_cast<std::size_t>(in * out), 3, -0.3F, 0.3F);
+  const auto packed = gpu->pack_linear(source(w, in), LinearUse::kEveryRow);
+  const auto gated = gpu->pack_gated(source(w, in), source(w, in));
+  ASSERT_TRUE(packed.is_ok() && gated.is_ok());
+  const Tensor x = tensor_of(*gpu, type(), {most, in}, values(static_cast<std::size_t>(most * in), 4));
+  const auto run = [&](std::int64_t first, std::int64_t n) {
+    const Tensor y = empty_tensor(*gpu, kF32, {n, out}), inner = empty_tensor(*gpu, type(), {n, out});
+    gpu->linear(**packed, x.slice(0, first, n), y, false);
+    gpu->linear_swiglu(**gated, x.slice(0, first, n), inner);
+    return std::pair(fetch(*gpu, y), fetch(*gpu, inner));
+  };
+  const auto all = run(0, most);
+  for (const std::int64_t n : {1, 7, 8, 13, 16, 20}) {
+    for (const std::int64_t first : {std::int64_t{0}, most - n}) {
+      const auto some = run(first, n);
+      const auto from = static_cast<std::ptrdiff_t>(first * out);
+      EXPECT_TRUE(std::equal(some.first.begin(), some.first.end(), all.first.begin() + from)) << n << " from " << first;
+      EXPECT_TRUE(std::equal(some.second.begin(), some.second.end(), all.second.begin() + from)) << n << " gated";
+    }
+  }
+}
+
 // 8 bits: e4m3 has 3 bits after the point, so a value is off by up to 1/16, a sum of many by less (0.037 was seen).
 TEST_P(CudaDevice, EightBitWeightsMultiplyNearlyTheSame) {
   if (GetParam() != NumericClass::kFast) GTEST_SKIP() << "f32 keeps its weights";
-  const auto made = make_cuda_device({.eight_bits = true});
+  const auto made = make_cuda_device({.numeric_class = NumericClass::kFp8});
   ASSERT_TRUE(made.is_ok()) << made.status().to_string();
   Device& eight = **made;
   const std::int64_t in = 512, out = 256;
@@ -239,17 +264,19 @@ TEST_P(CudaDevice, BiasEmbeddingArgmax) {
   ASSERT_TRUE(packed.is_ok());
   const std::vector<std::int32_t> ids = {49, 0, 7, 7};
   const Tensor rows = empty_tensor(*gpu, kF32, {4, 12});
-  ASSERT_TRUE(gpu->embed(*packed, ids, rows).is_ok());
+  gpu->embed(*packed, ints_of(*gpu, {4}, ids), rows);
   const auto got = fetch(*gpu, rows);
   for (std::size_t i = 0; i < 4; ++i) {
     for (std::size_t c = 0; c < 12; ++c) EXPECT_EQ(got[i * 12 + c], table[static_cast<std::size_t>(ids[i]) * 12 + c]);
   }
 
-  EXPECT_EQ(gpu->argmax(tensor_of(*gpu, kF32, {5}, {1, 7, 3, 7, 7})), 1);
-  EXPECT_EQ(gpu->argmax(tensor_of(*gpu, kF32, {1, 4}, {-3, -2, -1, -0.5F})), 3);
-  auto many = random_floats(130'000, 13);
-  many[99'999] = many[70'000] = 2;
-  EXPECT_EQ(gpu->argmax(tensor_of(*gpu, kF32, {130'000}, many)), 70'000);
+  EXPECT_EQ(argmax_of(*gpu, tensor_of(*gpu, kF32, {3, 4}, {1, 7, 3, 7, -3, -2, -1, -0.5F, -5, -5, -5, -5})),
+            (std::vector<std::int32_t>{1, 3, 0}));
+  EXPECT_EQ(argmax_of(*gpu, tensor_of(*gpu, kF32, {3, 2}, {1, NAN, INFINITY, 0, 2, 1})),
+            (std::vector<std::int32_t>{-1, -1, 0}));
+  auto many = random_floats(260'000, 13);
+  many[99'999] = many[70'000] = many[260'000 - 1] = many[130'000 + 5] = 2;
+  EXPECT_EQ(argmax_of(*gpu, tensor_of(*gpu, kF32, {2, 130'000}, many)), (std::vector<std::int32_t>{70'000, 5}));
 }
 
 // The promise of the reference class: a row's bytes do not depend on the rows beside it.

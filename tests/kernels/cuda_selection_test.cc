@@ -73,24 +73,33 @@ TEST_P(CudaSelection, SpanMeanAndSums) {
 }
 
 TEST_P(CudaSelection, Gathers) {
-  for (const std::int64_t d : {3, 24}) {
+  for (const std::int64_t d : {3, 24, 128}) {
     for (const bool shared : {true, false}) {
-      const auto x = values(static_cast<std::size_t>(2 * 50 * d), 7);
+      const auto x = values(static_cast<std::size_t>(2 * 50 * d), 7),
+                 y = values(static_cast<std::size_t>(2 * 50 * d), 8);
       const Ints index = shared ? Ints{1, 4, 49} : Ints{0, 1, 2, 3, 20, 49};
       const std::int64_t rows = shared ? 1 : 2;
+      Ints places(static_cast<std::size_t>(rows * 50));
+      std::iota(places.begin(), places.end(), 1000);
       const auto run = [&](Device& device) {
         const ElementType t = type();
-        const Tensor y = tensor_of(device, t, {2, 5, d}, std::vector<float>(static_cast<std::size_t>(10 * d), -1));
-        device.gather(tensor_of(device, t, {2, 50, d}, x), ints_of(device, {rows, 3}, index), y.slice(1, 1, 3));
-        return fetch(device, y);
+        const auto list = [&] {
+          return tensor_of(device, t, {2, 5, d}, std::vector<float>(static_cast<std::size_t>(10 * d), -1));
+        };
+        const Tensor to_keys = list(), to_values = list();
+        const Tensor to_origins = ints_of(device, {rows, 4}, Ints(static_cast<std::size_t>(rows * 4), -1));
+        device.gather({tensor_of(device, t, {2, 50, d}, x), tensor_of(device, t, {2, 50, d}, y),
+                       ints_of(device, {rows, 50}, places)},
+                      ints_of(device, {rows, 3}, index),
+                      {to_keys.slice(1, 1, 3), to_values.slice(1, 1, 3), to_origins.slice(1, 0, 3)});
+        auto all = fetch(device, to_keys);
+        for (const float value : fetch(device, to_values)) all.push_back(value);
+        for (const std::int32_t place : ints_in(device, to_origins)) all.push_back(static_cast<float>(place));
+        return all;
       };
       EXPECT_EQ(run(*gpu), run(*cpu));
     }
   }
-  const Tensor x = ints_of(*gpu, {2, 4}, {10, 11, 12, 13, 20, 21, 22, 23});
-  const Tensor y = ints_of(*gpu, {2, 3}, {0, 0, 0, 0, 0, 0});
-  gpu->gather_origins(x, ints_of(*gpu, {2, 2}, {0, 3, 1, 2}), y.slice(1, 0, 2));
-  EXPECT_EQ(ints_in(*gpu, y), (Ints{10, 13, 0, 21, 22, 0}));
 }
 
 INSTANTIATE_TEST_SUITE_P(Class, CudaSelection, ::testing::Values(NumericClass::kReference, NumericClass::kFast),

@@ -31,6 +31,7 @@ inline std::unique_ptr<Device> make_device(NumericClass numeric, int threads = 2
 }
 
 inline std::string class_name(NumericClass numeric) {
+  if (numeric == NumericClass::kFp8) return "fp8";
   return numeric == NumericClass::kReference ? "reference" : "fast";
 }
 
@@ -97,6 +98,12 @@ inline std::vector<std::int32_t> ints_in(Device& device, const Tensor& t) {
   std::vector<std::int32_t> out(static_cast<std::size_t>(t.elements()));
   device.download(t, out.data());
   return out;
+}
+
+inline std::vector<std::int32_t> argmax_of(Device& device, const Tensor& x) {
+  const Tensor indices = empty_tensor(device, ElementType::kI32, {x.dim(0)});
+  device.argmax(x, indices);
+  return ints_in(device, indices);
 }
 
 }  // namespace finchkv::testing

@@ -128,25 +128,30 @@ class GatherTest : public ::testing::TestWithParam<ElementType> {};
 
 TEST_P(GatherTest, SharedAndPerHead) {
   const auto device = make_device(NumericClass::kReference);
-  std::vector<float> numbers(2 * 5 * 3);
+  std::vector<float> numbers(2 * 5 * 3), negative;
   std::iota(numbers.begin(), numbers.end(), 0.0F);
-  const Tensor x = tensor_of(*device, GetParam(), {2, 5, 3}, numbers);
-  const Tensor y = tensor_of(*device, GetParam(), {2, 4, 3}, std::vector<float>(24, -1));
-  device->gather(x, ints_of(*device, {1, 2}, {1, 4}), y.slice(1, 0, 2));
-  EXPECT_EQ(floats_of(y.slice(1, 0, 2)), (std::vector<float>{3, 4, 5, 12, 13, 14, 18, 19, 20, 27, 28, 29}));
-  device->gather(x, ints_of(*device, {2, 2}, {0, 1, 2, 3}), y.slice(1, 0, 2));
-  EXPECT_EQ(floats_of(y.slice(1, 0, 2)), (std::vector<float>{0, 1, 2, 3, 4, 5, 21, 22, 23, 24, 25, 26}));
-  EXPECT_EQ(floats_of(y.slice(1, 2, 2)), std::vector<float>(12, -1)) << "entries behind the chosen stay";
+  for (const float x : numbers) negative.push_back(-x);
+  const Tensor keys = tensor_of(*device, GetParam(), {2, 5, 3}, numbers);
+  const Tensor values = tensor_of(*device, GetParam(), {2, 5, 3}, negative);
+  const Tensor origins = ints_of(*device, {2, 5}, {10, 11, 12, 13, 14, 20, 21, 22, 23, 24});
+  const auto run = [&](const Ints& indices, std::int64_t rows, const std::vector<float>& want, const Ints& places) {
+    const Tensor to_keys = tensor_of(*device, GetParam(), {2, 4, 3}, std::vector<float>(24, -1));
+    const Tensor to_values = tensor_of(*device, GetParam(), {2, 4, 3}, std::vector<float>(24, -1));
+    const Tensor to_origins = ints_of(*device, {rows, 3}, Ints(static_cast<std::size_t>(rows * 3), -1));
+    device->gather({keys, values, origins.slice(0, 0, rows)}, ints_of(*device, {rows, 2}, indices),
+                   {to_keys.slice(1, 0, 2), to_values.slice(1, 0, 2), to_origins.slice(1, 0, 2)});
+    EXPECT_EQ(floats_of(to_keys.slice(1, 0, 2)), want);
+    std::vector<float> turned;
+    for (const float x : want) turned.push_back(-x);
+    EXPECT_EQ(floats_of(to_values.slice(1, 0, 2)), turned);
+    EXPECT_EQ(ints_in(*device, to_origins), places);
+    EXPECT_EQ(floats_of(to_keys.slice(1, 2, 2)), std::vector<float>(12, -1)) << "entries behind the chosen stay";
+  };
+  run({1, 4}, 1, {3, 4, 5, 12, 13, 14, 18, 19, 20, 27, 28, 29}, {11, 14, -1});
+  run({0, 1, 2, 3}, 2, {0, 1, 2, 3, 4, 5, 21, 22, 23, 24, 25, 26}, {10, 11, -1, 22, 23, -1});
 }
 
 INSTANTIATE_TEST_SUITE_P(Types, GatherTest, ::testing::Values(ElementType::kF32, ElementType::kBF16));
-
-TEST_F(SelectionTest, GatherOrigins) {
-  const Tensor x = ints_of(*device, {2, 4}, {10, 11, 12, 13, 20, 21, 22, 23});
-  const Tensor y = ints_of(*device, {2, 3}, {0, 0, 0, 0, 0, 0});
-  device->gather_origins(x, ints_of(*device, {2, 2}, {0, 3, 1, 2}), y.slice(1, 0, 2));
-  EXPECT_EQ(ints_in(*device, y), (Ints{10, 13, 0, 21, 22, 0}));
-}
 
 }  // namespace
 }  // namespace finchkv::kernels
