@@ -73,8 +73,7 @@ Result<engine::Request> make_request(const fkv_ask_options& o, const Texts& t, m
   if (o.chunk != 0) r.chunk = static_cast<std::int64_t>(o.chunk);
   r.seed = o.seed;
   r.kv_dtype = static_cast<DType>(o.storage_dtype);
-  r.numeric = numeric == kernels::NumericClass::kReference ? cache_store::NumericClass::kReference
-                                                           : cache_store::NumericClass::kFast;
+  r.numeric = engine::named_class(numeric);
   r.keeping.label = t.label;
   r.keeping.ttl_ms = o.ttl_ms;
   r.keeping.pinned = o.pinned != 0;
@@ -150,6 +149,7 @@ Result<std::unique_ptr<fkv_answer>> run(fkv_model& m, fkv_store* store, const fk
   const auto weights = [&m] { return m.weights(); };
   cache_store::Store* const where = store == nullptr ? nullptr : store->store.get();
   auto out = std::make_unique<fkv_answer>();
+  if (store != nullptr) out->store = store->store;
   if (answers) {
     FINCHKV_ASSIGN_OR_RETURN(out->asked, engine::ask(*prepared, *m.model, where, weights, progress, generate));
     out->text = text.take();
@@ -228,7 +228,12 @@ fkv_code fkv_answer_kvset(const fkv_answer* answer, fkv_kvset** set, fkv_error**
     FINCHKV_RETURN_IF_ERROR(must_be_given(answer, "answer"));
     FINCHKV_RETURN_IF_ERROR(must_be_given(set, "set"));
     *set = nullptr;
-    *set = new fkv_kvset{.set = answer->asked.entry.set};
+    const engine::Obtained& entry = answer->asked.entry;
+    KvSet whole = entry.set;
+    if (whole.layers.empty() && answer->store != nullptr) {  // its layers went straight to a device
+      FINCHKV_ASSIGN_OR_RETURN(whole, answer->store->get(entry.id));
+    }
+    *set = new fkv_kvset{.set = std::move(whole)};
     return Status::ok();
   });
 }

@@ -353,10 +353,10 @@ typedef struct fkv_model_options {
   fkv_str path;              /* a GGUF file; of a split one, the first */
   fkv_str fingerprint_cache; /* a file of remembered weight digests; not given: hash the weights at every opening */
   uint32_t threads;          /* 0: all processors */
-  uint32_t reference;        /* 1: compute in f32 in a fixed order */
+  fkv_str compute;           /* "f32" in a fixed order, "bf16", "fp8", or "auto", which not given means: bf16 */
   fkv_str device;            /* "cpu", "cuda", or "auto", which is what not given means: a GPU where there is one */
 } fkv_model_options;
-#define FKV_MODEL_OPTIONS_INIT {sizeof(fkv_model_options), {NULL, 0}, {NULL, 0}, 0, 0, {NULL, 0}}
+#define FKV_MODEL_OPTIONS_INIT {sizeof(fkv_model_options), {NULL, 0}, {NULL, 0}, 0, {NULL, 0}, {NULL, 0}}
 
 /* Reads what is cheap; weights are loaded when a document must be read or an answer made. */
 FKV_API fkv_code fkv_model_open(const fkv_model_options* options, fkv_model** model, fkv_error** error);
@@ -443,7 +443,8 @@ typedef struct fkv_answer_info {
 } fkv_answer_info;
 
 FKV_API fkv_code fkv_answer_get_info(const fkv_answer* answer, fkv_answer_info* info, fkv_error** error);
-/* The set that the answer was made from. */
+/* The set that the answer was made from; read from the store again where it went straight to a GPU, and then
+ * FKV_NOT_FOUND if the entry is gone. */
 FKV_API fkv_code fkv_answer_kvset(const fkv_answer* answer, fkv_kvset** set, fkv_error** error);
 FKV_API void fkv_answer_free(fkv_answer* answer);
 

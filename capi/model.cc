@@ -34,6 +34,14 @@ nlohmann::ordered_json describe(const model::Model& m) {
           {"tokenizer_fingerprint", to_hex(m.tokenizer_fingerprint())}};
 }
 
+Result<kernels::NumericClass> numeric_of(fkv_str compute) {
+  FINCHKV_ASSIGN_OR_RETURN(const std::string name, name_of(compute, "compute"));
+  if (name.empty() || name == "auto" || name == "bf16") return kernels::NumericClass::kFast;
+  if (name == "f32") return kernels::NumericClass::kReference;
+  if (name == "fp8") return kernels::NumericClass::kFp8;
+  return Status::invalid_argument(fmt::format("there is no arithmetic '{}': name f32, bf16, fp8 or auto", name));
+}
+
 Result<kernels::DeviceChoice> device_of(fkv_str device) {
   FINCHKV_ASSIGN_OR_RETURN(const std::string name, name_of(device, "device"));
   if (name.empty() || name == "auto") return kernels::DeviceChoice::kAuto;
@@ -60,7 +68,7 @@ fkv_code fkv_model_open(const fkv_model_options* options, fkv_model** model, fkv
     auto out = std::make_unique<fkv_model>();
     out->threads = static_cast<int>(o.threads);
     FINCHKV_ASSIGN_OR_RETURN(out->device, device_of(o.device));
-    out->numeric = o.reference != 0 ? kernels::NumericClass::kReference : kernels::NumericClass::kFast;
+    FINCHKV_ASSIGN_OR_RETURN(out->numeric, numeric_of(o.compute));
     FINCHKV_ASSIGN_OR_RETURN(
         out->model, model::Model::open(path, {.fingerprint_memory = memory, .threads = static_cast<int>(o.threads)}));
     *model = out.release();

@@ -14,7 +14,7 @@ static fkv_model* open_model(const char* path) {
   fkv_model_options o = FKV_MODEL_OPTIONS_INIT;
   fkv_model* model = NULL;
   o.path = str(path);
-  o.reference = 1;
+  o.compute = str("f32");
   o.threads = 1;
   o.device = str("cpu");
   OK(fkv_model_open(&o, &model, &error));

@@ -151,7 +151,7 @@ int main(int argc, char** argv) {
   o.create = 1;
   OK(fkv_store_open(&o, &store, &error));
   m.path = str(argv[1]);
-  m.reference = 1;
+  m.compute = str("f32");
   m.threads = 2;
   m.device = str("cpu");
   OK(fkv_model_open(&m, &model, &error));

@@ -17,7 +17,7 @@ _GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 @pytest.fixture(scope="session")
 def tiny():
     """A random llama of three layers, in reference mode."""
-    with finchkv.Model(DATA / "tiny-llama" / "model.gguf", reference=True, device="cpu") as model:
+    with finchkv.Model(DATA / "tiny-llama" / "model.gguf", compute="f32", device="cpu") as model:
         yield model
 
 
@@ -51,7 +51,7 @@ def smollm2_path():
 
 @pytest.fixture(scope="session")
 def smollm2(smollm2_path):
-    with finchkv.Model(smollm2_path, reference=True, device="cpu") as model:
+    with finchkv.Model(smollm2_path, compute="f32", device="cpu") as model:
         yield model
 
 

@@ -208,8 +208,8 @@ def make_options(document: Text, prompt: Text, options: AskOptions) -> tuple[Str
     return struct, calls
 
 
-def set_storage(struct: Struct, options: AskOptions, reference: bool) -> None:
-    dtype = options.get("storage_dtype") or ("f32" if reference else "bf16")
+def set_storage(struct: Struct, options: AskOptions, compute: str) -> None:
+    dtype = options.get("storage_dtype") or ("f32" if compute == "f32" else "bf16")
     struct.pointer.storage_dtype = number_of(dtype, STORAGE_DTYPES, "storage dtype")
 
 

@@ -24,14 +24,15 @@ class Model:
         path: PathLike,
         *,
         device: str = "auto",
-        reference: bool = False,
+        compute: str = "auto",
         threads: int = 0,
         fingerprint_cache: PathLike | None = None,
     ) -> None:
         """Opens a GGUF file; of a split one, the first.
 
         device: "cpu", "cuda", or "auto": a GPU where there is one.
-        reference: compute in f32 in a fixed order, which gives the same bytes for any number of threads.
+        compute: "bf16", which "auto" means; "f32" in a fixed order, which gives the same bytes for any number of
+            threads; "fp8": 8-bit weights inside the layers, a GPU's fastest.
         threads: 0 for all processors.
         fingerprint_cache: a file of remembered weight digests; without it the weights are hashed at every opening.
 
@@ -43,12 +44,12 @@ class Model:
         if fingerprint_cache is not None:
             options.set_text("fingerprint_cache", os.fsencode(fingerprint_cache))
         options.pointer.threads = threads
-        options.pointer.reference = 1 if reference else 0
+        options.set_text("compute", compute)
         out = ffi.new("fkv_model**")
         call(lib.fkv_model_open, options.pointer, out)
         self._handle = Handle(out[0], lib.fkv_model_close, "model")
         self.path = os.fspath(path)
-        self.reference = reference
+        self.compute = compute
 
     def describe(self) -> dict[str, Any]:
         """Architecture, shape, context, tokenizer, template, fingerprints (hex)."""

@@ -103,7 +103,7 @@ class Store:
     def ask_id(self, model: Model, document: Text, prompt: Text, **options: Unpack[AskOptions]) -> str:
         """The id of the entry that `ask` would look for. Needs no weights."""
         struct, _ = asking.make_options(document, prompt, options)
-        asking.set_storage(struct, options, model.reference)
+        asking.set_storage(struct, options, model.compute)
         out = ffi.new("fkv_id*")
         with self._handle.use() as store, model._handle.use() as m:
             call(lib.fkv_ask_id, m, store, struct.pointer, out)
@@ -113,7 +113,7 @@ class Store:
         self, function: Callable[..., int], model: Model, document: Text, prompt: Text, options: AskOptions
     ) -> Answer:
         struct, calls = asking.make_options(document, prompt, options)
-        asking.set_storage(struct, options, model.reference)
+        asking.set_storage(struct, options, model.compute)
         with self._handle.use() as store, model._handle.use() as m:
             return asking.run(function, m, store, struct, calls, self.find)
 
