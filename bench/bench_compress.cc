@@ -3,7 +3,7 @@
 // usage: bench_compress [--shape llama-3.1-8b] [--doc 32768] [--chunk 4096] [--keep 2048] [--prompt 64]
 //                       [--policy finch] [--compute bf16|fp8] [--attention cudnn|own] [--repeat 3] [--store DIR]
 //                       [--lengths 31000,30011] [--profile-after N] [--read-threads 15] [--help]
-//        bench_compress --documents N [--doc L] [--mixed] [--rows 8192] ...
+//        bench_compress --documents N [--doc L] [--mixed] [--rows 5120] ...
 // Prints one JSON object. `gemm_s` and `attention_s` are what this run's own product calls (SwiGLU with them) and
 // attention calls of the same shapes take alone, with every layer's weights in turn; `floor_s` is the matrix work at
 // the rate of a large product of this run. Run it beside the peer script and compare ratios. With --store the set also

@@ -54,7 +54,8 @@ inline Options parse(int argc, char** argv) {
   app.add_option("--prompt", o.prompt, "Tokens of the prompt")->type_name("N")->check(any);
   app.add_option("--policy", o.policy, "How entries are chosen")->type_name("NAME");
   app.add_option("--compute", o.compute, "Arithmetic")->type_name("NAME")->check(CLI::IsMember({"bf16", "fp8"}));
-  app.add_option("--attention", o.attention, "Attention where our kernel for Hopper does not serve: cuDNN's, or our other kernels'")
+  app.add_option("--attention", o.attention,
+                 "Attention where our kernel for Hopper does not serve: cuDNN's, or our other kernels'")
       ->type_name("NAME")
       ->check(CLI::IsMember({"cudnn", "own"}));
   app.add_option("--repeat", o.repeat, "Compressions that are measured, after one that is not")
