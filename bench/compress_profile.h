@@ -1,8 +1,6 @@
 // One chunk of a compression for a profiler to look at, and what bench/draw_chunk.py has to know of it.
 //
-// ncu --profile-from-start off --launch-count 90 --csv --log-file chunk.csv --metrics
-// gpu__time_duration.sum,dram__bytes.sum
-//     bench_compress --profile-after 4 > chunk.json
+// bench/draw_chunk.py says how the profiler is run.
 #pragma once
 
 #include <nlohmann/json.hpp>

@@ -91,7 +91,7 @@ void add_reading(CLI::App& verb, AskOptions& o) {
       ->capture_default_str()
       ->group(group);
   if (!o.answers) {
-    verb.add_option("--gpus", o.gpus, "GPUs to spread several documents over: a number, or all")
+    verb.add_option("--gpus", o.gpus, "GPUs to spread several documents over: a number, or all; one document takes one")
         ->type_name("N|all")
         ->check(CLI::Range(1, 1024) | CLI::IsMember({"all"}))
         ->capture_default_str()
@@ -215,6 +215,9 @@ void add_ask_options(CLI::App& verb, AskOptions& o) {
 }
 
 Status check_ask_options(const AskOptions& o) {
+  if (o.gpus != "1" && o.device_choice() == kernels::DeviceChoice::kCpu) {
+    return Status::invalid_argument(fmt::format("--gpus {} goes with --device cuda or auto", o.gpus));
+  }
   if (!o.doc && !o.doc_tokens) return Status::invalid_argument("there is nothing to read: give --doc or --doc-tokens");
   if (!o.prompt && !o.prompt_tokens) {
     return Status::invalid_argument("there is nothing to answer: give --prompt or --prompt-tokens");

@@ -28,19 +28,18 @@ double ms_since(clock::time_point start) {
   return std::chrono::duration<double, std::milli>(clock::now() - start).count();
 }
 
-/// The devices that --device and --gpus name.
-Result<std::vector<std::shared_ptr<kernels::Device>>> open_devices(const AskOptions& o) {
-  const int there = kernels::cuda_device_count();
+/// The devices that --device and --gpus name, no more than `documents` can use.
+Result<std::vector<std::shared_ptr<kernels::Device>>> open_devices(const AskOptions& o, std::size_t documents) {
+  const int there = o.gpus == "1" ? 1 : kernels::cuda_device_count();
   int wanted = there;
   if (o.gpus != "all") wanted = std::atoi(o.gpus.c_str());  // the parser let only numbers through
-  if (o.gpus != "1" && o.device_choice() == kernels::DeviceChoice::kCpu) {
-    return Status::invalid_argument(fmt::format("--gpus {} goes with --device cuda or auto", o.gpus));
-  }
   if (o.gpus != "all" && wanted > 1 && wanted > there) {
     return Status::invalid_argument(fmt::format("--gpus is {}, but there are {} usable GPUs here", wanted, there));
   }
+  if (static_cast<std::size_t>(std::max(wanted, 0)) > documents) wanted = static_cast<int>(documents);
   std::vector<std::shared_ptr<kernels::Device>> devices;
   kernels::DeviceOptions options = o.device_options();
+  if (wanted > 1) options.choice = kernels::DeviceChoice::kCuda;  // no processor takes the place of a GPU that fails
   for (int i = 0; i < std::max(1, wanted); ++i) {
     options.ordinal = i;
     FINCHKV_ASSIGN_OR_RETURN(auto device, kernels::open_device(options));
@@ -199,7 +198,7 @@ Status run_compress_many(const AskOptions& o, const std::vector<AskOptions>& eac
   calls.workers = [&]() -> Result<engine::WorkerPool*> {
     if (store != nullptr) FINCHKV_RETURN_IF_ERROR(store->check_next_put());
     const auto loading = clock::now();
-    FINCHKV_ASSIGN_OR_RETURN(auto devices, open_devices(o));
+    FINCHKV_ASSIGN_OR_RETURN(auto devices, open_devices(o, prepared.size()));
     FINCHKV_ASSIGN_OR_RETURN(pool, engine::WorkerPool::open(*model, std::move(devices)));
     results.load_model_ms += ms_since(loading);
     reading = clock::now();

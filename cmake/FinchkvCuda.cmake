@@ -2,7 +2,7 @@
 #
 # Code for every GPU of FINCHKV_CUDA_ARCHITECTURES, and intermediate code of the first for the others. NVIDIA's libraries
 # are opened at run time, so they are no part of linking. The headers of cudnn-frontend come with its PyPI package
-# (scripts/setup); without them attention of many rows runs on our own, slower kernel. A compiler is looked for in
+# (scripts/setup); without them attention of many rows is slower on GPUs before Hopper. A compiler is looked for in
 # CUDA_PATH, in what scripts/setup --ci fetched (where it found no usable one), in the PATH and in /usr/local/cuda.
 set(FINCHKV_HAS_CUDA OFF)
 if(NOT FINCHKV_CUDA)

@@ -189,7 +189,6 @@ Result<Obtained> obtain_with(const Prepared& p, model::Model& model, cache_store
   }
   if (early != nullptr) early->drop();
   FINCHKV_ASSIGN_OR_RETURN(out.set, read_and_store(p, model, store, replace, weights, progress, out));
-  out.kept = out.set.max_kept();
   return out;
 }
 
@@ -226,6 +225,7 @@ Status look_up(const Prepared& p, cache_store::Store& store, bool& replace, Obta
 
 Result<KvSet> keep(const Prepared& p, cache_store::Store* store, bool replace, const KvSet& set, Obtained& out) {
   out.id = p.target().id;
+  out.kept = set.max_kept();
   const auto stored = clock::now();
   if (store != nullptr) {
     cache_store::PutRequest put;

@@ -1,4 +1,5 @@
-// An NVIDIA GPU as a Device: cuBLASLt for products, cuDNN for attention of many rows, our own kernels for the rest.
+// An NVIDIA GPU as a Device: cuBLASLt for products, our own kernels for the rest; cuDNN for attention of many rows
+// where attention_hopper.cu does not serve.
 #include "kernels/cuda/cuda_device.h"
 
 #include <cuda_profiler_api.h>
@@ -44,7 +45,8 @@ class CudaDevice final : public Device {
     FINCHKV_ASSIGN_OR_RETURN(gemm_, Gemm::create(*runtime_));
     if (!use_cudnn_) return Status::ok();
     auto attention = CudnnAttention::create(*runtime_);
-    if (attention.is_ok()) cudnn_ = *std::move(attention);  // without it our own kernel does the work, slower
+    if (attention.is_ok())
+      cudnn_ = *std::move(attention);  // without it our own kernels do all, on GPUs before Hopper slower
     return Status::ok();
   }
 

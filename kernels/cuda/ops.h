@@ -9,6 +9,7 @@
 
 #include "kernels/cuda/runtime.h"
 #include "kernels/device.h"
+#include "kernels/e4m3.h"
 #include "kernels/tensor.h"
 
 namespace finchkv::kernels::cuda {
@@ -73,7 +74,7 @@ struct WeightView {
 void quantise_rows(Runtime& rt, const Tensor& x, std::uint8_t* q, float* scales);
 
 // --- few_rows.cu: a few rows of bf16 x against W: bound by reading W once.
-inline constexpr std::int64_t kFewRows = 32;  // as many as the class fp8 leaves unrounded
+inline constexpr std::int64_t kFewRows = kUnroundedE4m3Rows;
 [[nodiscard]] bool few_rows_takes(const Tensor& x, const WeightView& w);
 void few_rows(Runtime& rt, const Tensor& x, const WeightView& w, const Tensor& y, bool accumulate);
 /// y[i, j] = silu(x w[j]) * (x w[ffn + j]).  w [2 ffn, in], y bf16 [n, ffn].

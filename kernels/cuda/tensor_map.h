@@ -14,7 +14,7 @@ inline constexpr std::int64_t kBoxColumns = 64;  // bf16 in a row of a box: the 
 /// Whether the driver at hand makes such descriptions.
 [[nodiscard]] bool tensor_maps_work();
 
-/// A matrix of bf16 per plane, rows and planes some elements apart: multiples of 8, and so is the address's 16 bytes.
+/// A matrix of bf16 per plane. Rows and planes lie multiples of 8 elements apart, the first on 16 bytes.
 struct Planes {
   const void* data = nullptr;
   std::int64_t columns = 0, rows = 0, planes = 0;

@@ -60,6 +60,8 @@ TEST_F(CompressMany, WhatIsThereIsNotReadAgain) {
   EXPECT_EQ(objects[0]["hit"], false);
   EXPECT_EQ(objects[0]["doc"], path("doc41.json"));
   EXPECT_GT(objects[0]["ms"]["compress"], 0);
+  EXPECT_EQ(objects[0]["kept"], 24);
+  EXPECT_EQ(objects[1]["kept"], 24);
   EXPECT_EQ(objects[1]["hit"], true);
   EXPECT_EQ(objects[1]["id"], first["id"]);
   EXPECT_EQ(objects[2]["hit"], true) << "the same document twice is read once";
