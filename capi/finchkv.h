@@ -14,14 +14,14 @@
  * Text. Strings in and out are UTF-8 as pointer and length, not terminated; {NULL, 0} means empty or "not given". Names
  * and paths hold no NUL byte. An fkv_error's message and fkv_version() end in NUL as well.
  *
- * Structs. A struct whose first member is `struct_size` may grow at its end in later versions. The caller sets it to the
- * sizeof of its own header (or uses an _INIT macro) and everything that is not wanted to zero. What an older caller's
- * struct lacks counts as zero; what a newer caller's has and this library does not know must be zero. On the way out no
- * more than struct_size bytes are written.
+ * Structs. A struct whose first member is `struct_size` may grow at its end in later versions. The caller sets it to
+ * the sizeof of its own header (or uses an _INIT macro) and everything that is not wanted to zero. What an older
+ * caller's struct lacks counts as zero; what a newer caller's has and this library does not know must be zero. On the
+ * way out no more than struct_size bytes are written.
  *
  * Threads. Stores, entries, listings and sets may be used from many threads at once. A model answers one call at a
- * time, others wait. A fetch (layers on their way) is used by one thread at a time. Callbacks run on the calling thread,
- * before the call returns, and must not free what the call was given.
+ * time, others wait. A fetch (layers on their way) is used by one thread at a time. Callbacks run on the calling
+ * thread, before the call returns, and must not free what the call was given.
  *
  * Files and formats: docs/formats.md. Shared library: libfinchkv.so.0; everything in this file keeps its meaning within
  * one FKV_ABI_VERSION.
@@ -48,14 +48,14 @@ typedef int32_t fkv_code;
 enum {
   FKV_OK = 0,
   FKV_INVALID_ARGUMENT = 1,   /* the call could never succeed as it was made */
-  FKV_NOT_FOUND = 2,
+  FKV_NOT_FOUND = 2,          /* no such entry, store or file */
   FKV_CORRUPT = 3,            /* stored bytes are not what was written */
   FKV_UNAVAILABLE = 4,        /* not now: another process has it, or a callback stopped it */
   FKV_RESOURCE_EXHAUSTED = 5, /* memory, disk, or a limit */
-  FKV_DEADLINE_EXCEEDED = 6,
-  FKV_PERMISSION_DENIED = 7,
+  FKV_DEADLINE_EXCEEDED = 6,  /* a reader took too long over an entry that went meanwhile */
+  FKV_PERMISSION_DENIED = 7,  /* a store opened for reading, a tenant's or a key's refusal, a file's mode */
   FKV_UNSUPPORTED = 8,        /* a newer format, or a way that this build does not have */
-  FKV_INTERNAL = 9
+  FKV_INTERNAL = 9            /* a fault of the library: please tell */
 };
 
 typedef struct fkv_error fkv_error;
@@ -75,6 +75,8 @@ typedef struct fkv_str {
   const char* data;
   size_t size; /* bytes */
 } fkv_str;
+#define FKV_STR_NONE \
+  { NULL, 0 }
 
 /* The name of an entry. As text: 64 hex digits. */
 typedef struct fkv_id {
@@ -86,8 +88,8 @@ typedef struct fkv_digest {
   uint8_t bytes[32];
 } fkv_digest;
 
-FKV_API uint32_t fkv_abi_version(void);   /* FKV_ABI_VERSION of the library */
-FKV_API const char* fkv_version(void);    /* "0.4.0" */
+FKV_API uint32_t fkv_abi_version(void); /* FKV_ABI_VERSION of the library */
+FKV_API const char* fkv_version(void);  /* "0.4.0" */
 
 FKV_API fkv_code fkv_error_code(const fkv_error* error);
 FKV_API const char* fkv_error_message(const fkv_error* error);
@@ -108,16 +110,17 @@ enum { FKV_READ = 0, FKV_WRITE = 1 };
 
 typedef struct fkv_store_options {
   size_t struct_size;
-  fkv_str url;        /* a directory, rocksdb:DIRECTORY, or memory: ; unix:, tcp:, tls: and rados: are unsupported yet */
-  uint32_t mode;      /* FKV_READ: beside a process that writes. FKV_WRITE: one process at a time */
-  uint32_t create;    /* 1: a directory that is missing or empty becomes a store (FKV_WRITE) */
-  uint32_t wait_ms;   /* how long to wait for another process that writes; then FKV_UNAVAILABLE */
-  uint32_t publisher; /* 1: may put and remove shared entries */
-  fkv_str tenant;     /* not given: the default tenant */
-  fkv_str tenant_key; /* 16 bytes or more, for a named tenant */
+  fkv_str url;      /* a directory, rocksdb:DIRECTORY, or memory: ; unix:, tcp:, tls: and rados: are unsupported yet */
+  uint32_t mode;    /* FKV_READ: beside a process that writes. FKV_WRITE: one process at a time */
+  uint32_t create;  /* 1: a directory that is missing or empty becomes a store (FKV_WRITE) */
+  uint32_t wait_ms; /* how long to wait for another process that writes; then FKV_UNAVAILABLE */
+  uint32_t publisher;          /* 1: may put and remove shared entries */
+  fkv_str tenant;              /* not given: the default tenant */
+  fkv_str tenant_key;          /* 16 bytes or more, for a named tenant */
   fkv_str encryption_key_file; /* entries are sealed at rest under it; docs/security.md */
 } fkv_store_options;
-#define FKV_STORE_OPTIONS_INIT {sizeof(fkv_store_options), {NULL, 0}, 0, 0, 0, 0, {NULL, 0}, {NULL, 0}, {NULL, 0}}
+#define FKV_STORE_OPTIONS_INIT \
+  { sizeof(fkv_store_options), FKV_STR_NONE, 0, 0, 0, 0, FKV_STR_NONE, FKV_STR_NONE, FKV_STR_NONE }
 
 FKV_API fkv_code fkv_store_open(const fkv_store_options* options, fkv_store** store, fkv_error** error);
 FKV_API void fkv_store_close(fkv_store* store);
@@ -235,7 +238,7 @@ typedef struct fkv_tensor_options {
   uint64_t base_position; /* with rotate */
 } fkv_tensor_options;
 #define FKV_TENSOR_OPTIONS_INIT \
-  {sizeof(fkv_tensor_options), 0, FKV_KEYS, FKV_ALL_HEADS, FKV_DTYPE_AS_STORED, 0, FKV_ORDER_AS_STORED, 0}
+  { sizeof(fkv_tensor_options), 0, FKV_KEYS, FKV_ALL_HEADS, FKV_DTYPE_AS_STORED, 0, FKV_ORDER_AS_STORED, 0 }
 
 /* A tensor [n_kv_heads, n_kept, head_dim], or [n_kept, head_dim] for one head, in host memory, read-only. As stored and
  * not rotated it is a view without a copy; else one pass makes it. It holds the set: free it by its own deleter. */
@@ -323,10 +326,11 @@ typedef struct fkv_llama_options {
   const int32_t* document_tokens;
   size_t document_token_count;
 } fkv_llama_options;
-#define FKV_LLAMA_OPTIONS_INIT {sizeof(fkv_llama_options), FKV_F16, 0, FKV_ORDER_AS_STORED, 1, 0, 0, NULL, 0, NULL, 0}
+#define FKV_LLAMA_OPTIONS_INIT \
+  { sizeof(fkv_llama_options), FKV_F16, 0, FKV_ORDER_AS_STORED, 1, 0, 0, NULL, 0, NULL, 0 }
 
-/* Layers that keep different numbers of entries are FKV_INVALID_ARGUMENT: the cells of a llama.cpp cache are the same in
- * every layer. `next_position` may be NULL: where decoding goes on behind the state. */
+/* Layers that keep different numbers of entries are FKV_INVALID_ARGUMENT: the cells of a llama.cpp cache are the same
+ * in every layer. `next_position` may be NULL: where decoding goes on behind the state. */
 FKV_API fkv_code fkv_kvset_to_llama_state(const fkv_kvset* set, const fkv_llama_options* options, fkv_bytes** state,
                                           uint64_t* next_position, fkv_error** error);
 
@@ -356,7 +360,8 @@ typedef struct fkv_model_options {
   fkv_str compute;           /* "f32" in a fixed order, "bf16", "fp8", or "auto", which not given means: bf16 */
   fkv_str device;            /* "cpu", "cuda", or "auto", which is what not given means: a GPU where there is one */
 } fkv_model_options;
-#define FKV_MODEL_OPTIONS_INIT {sizeof(fkv_model_options), {NULL, 0}, {NULL, 0}, 0, {NULL, 0}, {NULL, 0}}
+#define FKV_MODEL_OPTIONS_INIT \
+  { sizeof(fkv_model_options), FKV_STR_NONE, FKV_STR_NONE, 0, FKV_STR_NONE, FKV_STR_NONE }
 
 /* Reads what is cheap; weights are loaded when a document must be read or an answer made. */
 FKV_API fkv_code fkv_model_open(const fkv_model_options* options, fkv_model** model, fkv_error** error);
@@ -400,10 +405,10 @@ typedef struct fkv_ask_options {
   /* How to keep it, where this call is the one that stores it. */
   uint32_t pinned;
   uint32_t shared;
-  uint32_t refresh;             /* 1: read again and replace the entry */
-  uint32_t no_document_tokens;  /* 1: the document's ids are not stored beside the entry */
+  uint32_t refresh;            /* 1: read again and replace the entry */
+  uint32_t no_document_tokens; /* 1: the document's ids are not stored beside the entry */
   uint32_t zstd;
-  uint64_t ttl_ms;              /* 0: the store's setting */
+  uint64_t ttl_ms; /* 0: the store's setting */
   fkv_str label;
 
   /* How to answer. */
