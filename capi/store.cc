@@ -1,4 +1,5 @@
 #include <chrono>
+#include <optional>
 #include <utility>
 
 #include <nlohmann/json.hpp>
@@ -6,7 +7,6 @@
 #include "cache_store/key_source.h"
 #include "cache_store/memory_store.h"
 #include "cache_store/rocksdb_store.h"
-#include "cache_store/safetensors.h"
 #include "cache_store/store_url.h"
 #include "capi/guard.h"
 #include "capi/handles.h"
@@ -55,6 +55,25 @@ fkv_code on_entry(fkv_store* store, const fkv_id* id, fkv_error** error, const C
     FINCHKV_RETURN_IF_ERROR(must_be_given(store, "store"));
     FINCHKV_RETURN_IF_ERROR(must_be_given(id, "id"));
     return call(*store->store, id_of(*id));
+  });
+}
+
+using ListPage = Result<cache_store::EntryPage> (Store::*)(const std::optional<CacheId>&, std::size_t);
+
+fkv_code list_page(fkv_store* store, const fkv_id* after, uint32_t limit, fkv_listing** listing, fkv_error** error,
+                   ListPage list) {
+  return guard(error, [&]() -> Status {
+    FINCHKV_RETURN_IF_ERROR(must_be_given(store, "store"));
+    FINCHKV_RETURN_IF_ERROR(must_be_given(listing, "listing"));
+    *listing = nullptr;
+    std::optional<CacheId> from;
+    if (after != nullptr) from = id_of(*after);
+    FINCHKV_ASSIGN_OR_RETURN(cache_store::EntryPage page, ((*store->store).*list)(from, limit));
+    auto out = std::make_unique<fkv_listing>();
+    for (const CacheId& id : page.unreadable) out->unreadable.push_back(id_out(id));
+    out->page = std::move(page);
+    *listing = out.release();
+    return Status::ok();
   });
 }
 
@@ -167,16 +186,12 @@ fkv_code fkv_store_set_expiry(fkv_store* store, const fkv_id* id, uint64_t unix_
 
 fkv_code fkv_store_list(fkv_store* store, const fkv_id* after, uint32_t limit, fkv_listing** listing,
                         fkv_error** error) {
-  return guard(error, [&]() -> Status {
-    FINCHKV_RETURN_IF_ERROR(must_be_given(store, "store"));
-    FINCHKV_RETURN_IF_ERROR(must_be_given(listing, "listing"));
-    *listing = nullptr;
-    std::optional<cache_store::CacheId> from;
-    if (after != nullptr) from = id_of(*after);
-    FINCHKV_ASSIGN_OR_RETURN(cache_store::EntryPage page, store->store->list(from, limit));
-    *listing = new fkv_listing{std::move(page)};
-    return Status::ok();
-  });
+  return list_page(store, after, limit, listing, error, &cache_store::Store::list);
+}
+
+fkv_code fkv_store_list_shared(fkv_store* store, const fkv_id* after, uint32_t limit, fkv_listing** listing,
+                               fkv_error** error) {
+  return list_page(store, after, limit, listing, error, &cache_store::Store::list_shared);
 }
 
 fkv_code fkv_store_stats(fkv_store* store, fkv_text** json, fkv_error** error) {
@@ -189,31 +204,6 @@ fkv_code fkv_store_stats(fkv_store* store, fkv_text** json, fkv_error** error) {
                                         {"raw_bytes", stats.raw_bytes},   {"hits", stats.hits},
                                         {"unreadable", stats.unreadable}, {"disk_bytes", stats.disk_bytes}};
     *json = new fkv_text{out.dump()};
-    return Status::ok();
-  });
-}
-
-fkv_code fkv_store_export(fkv_store* store, const fkv_id* id, fkv_str path, fkv_error** error) {
-  return on_entry(store, id, error, [&](auto& s, const auto& name) -> Status {
-    FINCHKV_ASSIGN_OR_RETURN(const std::string file, name_of(path, "path"));
-    FINCHKV_ASSIGN_OR_RETURN(const cache_store::EntryInfo info, s.find(name));
-    FINCHKV_ASSIGN_OR_RETURN(const KvSet set, s.get(name));
-    return cache_store::export_safetensors(set, info.identity, file);
-  });
-}
-
-fkv_code fkv_store_import(fkv_store* store, fkv_str path, fkv_id* id, fkv_error** error) {
-  return guard(error, [&]() -> Status {
-    FINCHKV_RETURN_IF_ERROR(must_be_given(store, "store"));
-    FINCHKV_RETURN_IF_ERROR(must_be_given(id, "id"));
-    FINCHKV_ASSIGN_OR_RETURN(const std::string file, name_of(path, "path"));
-    FINCHKV_ASSIGN_OR_RETURN(cache_store::ImportedSet imported, cache_store::import_safetensors(file));
-    cache_store::PutRequest put;
-    put.identity = std::move(imported.identity);
-    put.set = std::move(imported.set);
-    put.provenance = cache_store::Provenance::kImported;
-    FINCHKV_ASSIGN_OR_RETURN(const cache_store::EntryInfo info, store->store->put(put));
-    *id = id_out(info.id);
     return Status::ok();
   });
 }
