@@ -198,7 +198,9 @@ int main(int argc, char** argv) {
   FAILS(FKV_PERMISSION_DENIED, "", (reader = open_store(argv[2], FKV_READ), fkv_store_remove(reader, &id, &error)));
   fkv_store_close(reader);
   OK(fkv_store_remove(store, &id, &error));
+  fkv_entry_free(entry);
   FAILS(FKV_NOT_FOUND, "", fkv_store_find(store, &id, &entry, &error));
+  CHECK(entry == NULL); /* what a failed call would have returned */
   fkv_store_close(store);
   /* A fetched set outlives entry and store. */
   check_tensors(set, info.n_kv_heads, info.head_dim);
@@ -248,7 +250,6 @@ int main(int argc, char** argv) {
   }
   fkv_answer_free(first);
   fkv_answer_free(second);
-  fkv_entry_free(entry);
   fkv_listing_free(listing);
   fkv_kvset_free(layer);
   fkv_kvset_free(set);
