@@ -39,6 +39,7 @@ static_assert(same(FKV_COMPUTED, cache_store::Provenance::kComputed) &&
 // A member that came later into padding at the end of a struct would be read where an older caller never wrote.
 #define FINCHKV_ENDS_WITH(Struct, last) \
   static_assert(sizeof(Struct) == offsetof(Struct, last) + sizeof(Struct::last) && offsetof(Struct, struct_size) == 0)
+// NOLINTBEGIN(bugprone-sizeof-expression): some end with a pointer
 FINCHKV_ENDS_WITH(fkv_store_options, encryption_key_file);
 FINCHKV_ENDS_WITH(fkv_entry_info, provenance);
 FINCHKV_ENDS_WITH(fkv_gc_info, bytes);
@@ -52,6 +53,7 @@ FINCHKV_ENDS_WITH(fkv_llama_source, token_count);
 FINCHKV_ENDS_WITH(fkv_model_options, device);
 FINCHKV_ENDS_WITH(fkv_ask_options, on_token);
 FINCHKV_ENDS_WITH(fkv_answer_info, decode_ms);
+// NOLINTEND(bugprone-sizeof-expression)
 #undef FINCHKV_ENDS_WITH
 
 }  // namespace

@@ -20,7 +20,10 @@ using cache_store::Store;
 Result<std::shared_ptr<cache_store::StoreHost>> open_host(const fkv_store_options& o) {
   FINCHKV_ASSIGN_OR_RETURN(const std::string url, name_of(o.url, "url"));
   FINCHKV_ASSIGN_OR_RETURN(const cache_store::StoreUrl where, cache_store::parse_store_url(url));
-  if (where.kind == cache_store::StoreUrl::Kind::kMemory) return cache_store::make_memory_store();
+  if (where.kind == cache_store::StoreUrl::Kind::kMemory) {
+    if (o.mode == FKV_WRITE) return cache_store::make_memory_store();
+    return Status::invalid_argument("memory: begins empty and is nobody else's: open it with FKV_WRITE, not FKV_READ");
+  }
   cache_store::RocksDbOptions how;
   how.mode = o.mode == FKV_READ ? cache_store::RocksDbOptions::Mode::kRead : cache_store::RocksDbOptions::Mode::kWrite;
   how.wait = std::chrono::milliseconds(o.wait_ms);

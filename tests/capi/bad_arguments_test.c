@@ -192,6 +192,8 @@ static void stores_that_are_none(void) {
   o.url = str("memory:");
   o.mode = 2;
   FAILS(FKV_INVALID_ARGUMENT, "mode", fkv_store_open(&o, &store, &error));
+  o.mode = FKV_READ;
+  FAILS(FKV_INVALID_ARGUMENT, "FKV_WRITE", fkv_store_open(&o, &store, &error));
   o.mode = FKV_WRITE;
   o.tenant = str("somebody");
   FAILS(FKV_INVALID_ARGUMENT, "", fkv_store_open(&o, &store, &error));
