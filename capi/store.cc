@@ -145,9 +145,9 @@ fkv_code fkv_store_resolve(fkv_store* store, fkv_str hex_prefix, fkv_id* id, fkv
 }
 
 fkv_code fkv_store_find(fkv_store* store, const fkv_id* id, fkv_entry** entry, fkv_error** error) {
-  if (entry != nullptr) *entry = nullptr;
   return on_entry(store, id, error, [&](cache_store::Store& s, const cache_store::CacheId& name) -> Status {
     FINCHKV_RETURN_IF_ERROR(must_be_given(entry, "entry"));
+    *entry = nullptr;
     FINCHKV_ASSIGN_OR_RETURN(cache_store::EntryInfo info, s.find(name));
     *entry = new fkv_entry{std::move(info)};
     return Status::ok();
@@ -163,9 +163,9 @@ fkv_code fkv_store_verify(fkv_store* store, const fkv_id* id, fkv_error** error)
 }
 
 fkv_code fkv_store_document_tokens(fkv_store* store, const fkv_id* id, fkv_tokens** tokens, fkv_error** error) {
-  if (tokens != nullptr) *tokens = nullptr;
   return on_entry(store, id, error, [&](auto& s, const auto& name) -> Status {
     FINCHKV_RETURN_IF_ERROR(must_be_given(tokens, "tokens"));
+    *tokens = nullptr;
     FINCHKV_ASSIGN_OR_RETURN(std::vector<std::int32_t> ids, s.read_document_tokens(name));
     *tokens = new fkv_tokens{std::move(ids)};
     return Status::ok();
