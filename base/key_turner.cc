@@ -40,8 +40,11 @@ void turn_pairs(const float* __restrict in, const float* __restrict cosines, con
 Result<KeyTurner> KeyTurner::create(const RopeRecord& rope, std::uint32_t head_dim, PairOrder order, bool rotate,
                                     std::uint64_t first_position, std::uint32_t longest) {
   constexpr std::uint64_t kLastPosition = 1ULL << 24U;
-  if (rope.rotary_dims % 2 != 0 || rope.rotary_dims > head_dim || head_dim > kMostDims ||
-      rope.inv_freq.size() != rope.rotary_dims / 2) {
+  if (head_dim > kMostDims) {
+    return Status::invalid_argument(
+        fmt::format("heads of {} dimensions cannot be turned or converted: {} at most", head_dim, kMostDims));
+  }
+  if (rope.rotary_dims % 2 != 0 || rope.rotary_dims > head_dim || rope.inv_freq.size() != rope.rotary_dims / 2) {
     return Status::invalid_argument(
         fmt::format("the set's position encoding turns {} of {} dimensions with {} frequencies: that does not fit",
                     rope.rotary_dims, head_dim, rope.inv_freq.size()));

@@ -19,6 +19,9 @@ class HostedStream final : public EntryStream {
   Result<KvLayer> layer(std::uint32_t layer) override {
     return attempt<KvLayer>([layer](EntryStream& layers) { return layers.layer(layer); });
   }
+  Result<OwnedLayer> hold(std::uint32_t layer) override {
+    return attempt<OwnedLayer>([layer](EntryStream& layers) { return layers.hold(layer); });
+  }
   Result<OwnedLayer> take(std::uint32_t layer) override {
     return attempt<OwnedLayer>([layer](EntryStream& layers) { return layers.take(layer); });
   }

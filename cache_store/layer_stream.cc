@@ -124,6 +124,7 @@ class LayerStream final : public EntryStream {
     return read.views;
   }
 
+  Result<OwnedLayer> hold(std::uint32_t layer) override { return wait(layer, false); }
   Result<OwnedLayer> take(std::uint32_t layer) override { return wait(layer, true); }
 
   Result<KvSet> finish() override {

@@ -136,6 +136,9 @@ class EntryStream {
   /// corrupt, deadline_exceeded (the lease ran out without progress), invalid_argument for a layer that is not there,
   /// or not any more.
   [[nodiscard]] virtual Result<KvLayer> layer(std::uint32_t layer) = 0;
+  /// The same with what keeps the views alive, and that alone: they outlive the stream, and hold neither the storage
+  /// open nor other layers in memory.
+  [[nodiscard]] virtual Result<OwnedLayer> hold(std::uint32_t layer) = 0;
   /// The same for whoever needs each layer once: the stream lets go of it, so that its memory can be used again while
   /// later layers are read.
   [[nodiscard]] virtual Result<OwnedLayer> take(std::uint32_t layer) = 0;

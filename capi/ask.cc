@@ -51,10 +51,9 @@ Result<model::PromptTokens> read_tokens(const fkv_ask_options& o, const Texts& t
   if (o.document_token_count == 0 || o.prompt_token_count == 0) {
     return Status::invalid_argument("tokens are needed of both, document and prompt");
   }
-  FINCHKV_RETURN_IF_ERROR(must_be_given(o.document_tokens, "document_tokens"));
-  FINCHKV_RETURN_IF_ERROR(must_be_given(o.prompt_tokens, "prompt_tokens"));
-  return model::PromptTokens{{o.document_tokens, o.document_tokens + o.document_token_count},
-                             {o.prompt_tokens, o.prompt_tokens + o.prompt_token_count}};
+  FINCHKV_ASSIGN_OR_RETURN(const auto document, array_of(o.document_tokens, o.document_token_count, "document_tokens"));
+  FINCHKV_ASSIGN_OR_RETURN(const auto prompt, array_of(o.prompt_tokens, o.prompt_token_count, "prompt_tokens"));
+  return model::PromptTokens{{document.begin(), document.end()}, {prompt.begin(), prompt.end()}};
 }
 
 Result<engine::Request> make_request(const fkv_ask_options& o, const Texts& t, model::PromptTokens tokens,
@@ -90,9 +89,9 @@ Result<model::GenerateOptions> read_generate(const fkv_ask_options& o) {
   g.sampler.temperature = o.temperature;
   if (o.top_p != 0) g.sampler.top_p = o.top_p;
   g.sampler.seed = o.sampling_seed;
-  if (o.stop_count != 0) FINCHKV_RETURN_IF_ERROR(must_be_given(o.stop, "stop"));
-  for (std::size_t i = 0; i < o.stop_count; ++i) {
-    FINCHKV_ASSIGN_OR_RETURN(const std::string_view stop, view_of(o.stop[i], "stop"));
+  FINCHKV_ASSIGN_OR_RETURN(const auto stops, array_of(o.stop, o.stop_count, "stop strings"));
+  for (const fkv_str& text : stops) {
+    FINCHKV_ASSIGN_OR_RETURN(const std::string_view stop, view_of(text, "stop"));
     g.stop.emplace_back(stop);
   }
   FINCHKV_RETURN_IF_ERROR(g.validate());
@@ -119,7 +118,7 @@ class AnswerText {
   std::string text_;
 };
 
-/// What was asked for, resolved. The model's mutex is held.
+/// What was asked for, resolved. The model's turn is taken.
 Result<std::unique_ptr<engine::Prepared>> prepare(const fkv_model& m, const fkv_store* store, const fkv_ask_options& o,
                                                   std::int64_t answer_tokens) {
   FINCHKV_ASSIGN_OR_RETURN(const Texts texts, read_texts(o));
@@ -130,31 +129,37 @@ Result<std::unique_ptr<engine::Prepared>> prepare(const fkv_model& m, const fkv_
   return engine::prepare(std::move(request), *m.model, store == nullptr ? nobody : store->store->tenant());
 }
 
+/// `o` outlives it.
+compressor::Progress progress_of(const fkv_ask_options& o) {
+  return [&o](std::int64_t read, std::int64_t total) {
+    if (is_set(o.cancel)) return false;
+    return o.on_progress == nullptr ||
+           o.on_progress(o.user, static_cast<std::uint64_t>(read), static_cast<std::uint64_t>(total)) != 0;
+  };
+}
+
 Result<std::unique_ptr<fkv_answer>> run(fkv_model& m, fkv_store* store, const fkv_ask_options& o, bool answers) {
   model::GenerateOptions generate;
   if (answers) {
     FINCHKV_ASSIGN_OR_RETURN(generate, read_generate(o));
   }
-  const std::lock_guard lock(m.mutex);
+  FINCHKV_ASSIGN_OR_RETURN([[maybe_unused]] const ModelTurn turn, ModelTurn::take(m));
   FINCHKV_ASSIGN_OR_RETURN(const auto prepared, prepare(m, store, o, answers ? generate.max_tokens : 0));
 
-  const auto cancelled = [&o] { return o.cancel != nullptr && *o.cancel != 0; };
-  const auto progress = [&](std::int64_t read, std::int64_t total) {
-    if (cancelled()) return false;
-    return o.on_progress == nullptr ||
-           o.on_progress(o.user, static_cast<std::uint64_t>(read), static_cast<std::uint64_t>(total)) != 0;
-  };
   AnswerText text(o, m.model->tokenizer().kind() == "llama");
-  generate.on_text = [&](std::string_view piece) { return text.add(piece) && !cancelled(); };
+  generate.on_text = [&](std::string_view piece) { return text.add(piece); };
+  generate.on_token = [&](std::int32_t id) {
+    return !is_set(o.cancel) && (o.on_token == nullptr || o.on_token(o.user, id) != 0);
+  };
   const auto weights = [&m] { return m.weights(); };
   cache_store::Store* const where = store == nullptr ? nullptr : store->store.get();
   auto out = std::make_unique<fkv_answer>();
   if (store != nullptr) out->store = store->store;
   if (answers) {
-    FINCHKV_ASSIGN_OR_RETURN(out->asked, engine::ask(*prepared, *m.model, where, weights, progress, generate));
+    FINCHKV_ASSIGN_OR_RETURN(out->asked, engine::ask(*prepared, *m.model, where, weights, progress_of(o), generate));
     out->text = text.take();
   } else {
-    FINCHKV_ASSIGN_OR_RETURN(out->asked.entry, engine::obtain(*prepared, *m.model, where, weights, progress));
+    FINCHKV_ASSIGN_OR_RETURN(out->asked.entry, engine::obtain(*prepared, *m.model, where, weights, progress_of(o)));
   }
   return out;
 }
@@ -170,6 +175,21 @@ fkv_code call(fkv_model* model, fkv_store* store, const fkv_ask_options* options
     *answer = out.release();
     return Status::ok();
   });
+}
+
+Result<double> score(fkv_model& m, fkv_store* store, const fkv_ask_options& o, std::span<const std::int32_t> answer) {
+  FINCHKV_ASSIGN_OR_RETURN([[maybe_unused]] const ModelTurn turn, ModelTurn::take(m));
+  const auto tokens = static_cast<std::int64_t>(answer.size());
+  FINCHKV_ASSIGN_OR_RETURN(const auto prepared, prepare(m, store, o, tokens));
+  cache_store::Store* const where = store == nullptr ? nullptr : store->store.get();
+  const auto weights = [&m] { return m.weights(); };
+  FINCHKV_ASSIGN_OR_RETURN(const engine::Obtained entry,
+                           engine::obtain(*prepared, *m.model, where, weights, progress_of(o)));
+  FINCHKV_RETURN_IF_ERROR(m.weights());
+  model::Transformer& transformer = *m.model->transformer();
+  const auto room = static_cast<std::int64_t>(prepared->request.prompt.size()) + tokens;
+  FINCHKV_ASSIGN_OR_RETURN(model::DecodeContext context, model::DecodeContext::from_set(transformer, entry.set, room));
+  return model::score_answer(transformer, context, prepared->request.prompt, answer);
 }
 
 }  // namespace
@@ -195,9 +215,23 @@ fkv_code fkv_ask_id(fkv_model* model, fkv_store* store, const fkv_ask_options* o
     FINCHKV_RETURN_IF_ERROR(must_be_given(model, "model"));
     FINCHKV_RETURN_IF_ERROR(must_be_given(id, "id"));
     FINCHKV_ASSIGN_OR_RETURN(const fkv_ask_options o, read_struct(options, "fkv_ask_options"));
-    const std::lock_guard lock(model->mutex);
+    FINCHKV_ASSIGN_OR_RETURN([[maybe_unused]] const ModelTurn turn, ModelTurn::take(*model));
     FINCHKV_ASSIGN_OR_RETURN(const auto prepared, prepare(*model, store, o, 0));
     *id = id_out(prepared->target().id);
+    return Status::ok();
+  });
+}
+
+fkv_code fkv_score(fkv_model* model, fkv_store* store, const fkv_ask_options* options, const int32_t* answer_tokens,
+                   size_t count, double* mean_log_likelihood, fkv_error** error) {
+  return guard(error, [&]() -> Status {
+    FINCHKV_RETURN_IF_ERROR(must_be_given(model, "model"));
+    FINCHKV_RETURN_IF_ERROR(must_be_given(mean_log_likelihood, "mean_log_likelihood"));
+    FINCHKV_ASSIGN_OR_RETURN(const fkv_ask_options o, read_struct(options, "fkv_ask_options"));
+    FINCHKV_ASSIGN_OR_RETURN(const auto answer, array_of(answer_tokens, count, "answer_tokens"));
+    if (answer.empty()) return Status::invalid_argument("answer_tokens are none: there is nothing to score");
+    for (const std::int32_t id : answer) FINCHKV_RETURN_IF_ERROR(check_token(*model->model, id));
+    FINCHKV_ASSIGN_OR_RETURN(*mean_log_likelihood, score(*model, store, o, answer));
     return Status::ok();
   });
 }

@@ -67,6 +67,19 @@ fkv_code fkv_entry_get_info(const fkv_entry* entry, fkv_entry_info* info, fkv_er
   });
 }
 
+fkv_code fkv_entry_layer_kept(const fkv_entry* entry, uint32_t layer, uint32_t* n_kept, fkv_error** error) {
+  return guard(error, [&]() -> Status {
+    FINCHKV_RETURN_IF_ERROR(must_be_given(entry, "entry"));
+    FINCHKV_RETURN_IF_ERROR(must_be_given(n_kept, "n_kept"));
+    const auto& kept = entry->info.n_kept;
+    if (layer >= kept.size()) {
+      return Status::invalid_argument(fmt::format("there is no layer {} in an entry of {}", layer, kept.size()));
+    }
+    *n_kept = kept[layer];
+    return Status::ok();
+  });
+}
+
 void fkv_entry_free(fkv_entry* entry) { delete entry; }
 
 size_t fkv_listing_size(const fkv_listing* listing) { return listing == nullptr ? 0 : listing->page.entries.size(); }
@@ -86,6 +99,11 @@ uint32_t fkv_listing_next(const fkv_listing* listing, fkv_id* after) {
   if (listing == nullptr || after == nullptr || !listing->page.next) return 0;
   *after = id_out(*listing->page.next);
   return 1;
+}
+
+const fkv_id* fkv_listing_unreadable(const fkv_listing* listing, size_t* count) {
+  if (count != nullptr) *count = listing == nullptr ? 0 : listing->unreadable.size();
+  return listing == nullptr ? nullptr : listing->unreadable.data();
 }
 
 void fkv_listing_free(fkv_listing* listing) { delete listing; }

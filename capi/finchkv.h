@@ -9,19 +9,25 @@
  *
  * Ownership. Every object that a function returns through a pointer belongs to the caller and has a function ending in
  * _free (or _close) that takes NULL too. Objects hold what they need: they may be freed in any order, also after the
- * store or model that they came from. Views (fkv_str, arrays) inside an object live as long as that object.
+ * store or model that they came from. Views (fkv_str, arrays) inside an object live as long as that object. A store is
+ * let go (its directory is free for another process) when it is closed and its fetches and answers are freed; sets and
+ * tensors do not hold it.
  *
  * Text. Strings in and out are UTF-8 as pointer and length, not terminated; {NULL, 0} means empty or "not given". Names
  * and paths hold no NUL byte. An fkv_error's message and fkv_version() end in NUL as well.
  *
- * Structs. A struct whose first member is `struct_size` may grow at its end in later versions. The caller sets it to the
- * sizeof of its own header (or uses an _INIT macro) and everything that is not wanted to zero. What an older caller's
- * struct lacks counts as zero; what a newer caller's has and this library does not know must be zero. On the way out no
- * more than struct_size bytes are written.
+ * Structs. A struct whose first member is `struct_size` may grow at its end in later versions. The caller sets it to
+ * the sizeof of its own header (or uses an _INIT macro) and everything that is not wanted to zero. What an older
+ * caller's struct lacks counts as zero; what a newer caller's has and this library does not know must be zero. On the
+ * way out no more than struct_size bytes are written, and what this library does not know becomes zero. No struct has
+ * padding at its end. fkv_str, fkv_id, fkv_digest, fkv_parameter and fkv_layer_view stay as they are.
  *
- * Threads. Stores, entries, listings and sets may be used from many threads at once. A model answers one call at a
- * time, others wait. A fetch (layers on their way) is used by one thread at a time. Callbacks run on the calling thread,
- * before the call returns, and must not free what the call was given.
+ * Threads. Stores, entries, listings, sets and answers may be used from many threads at once; whoever closes or frees
+ * one is the last to use it. A model answers one call at a time, others wait. A fetch (layers on their way) is used by
+ * one thread at a time. A cancel flag is read as an atomic number, which any thread may set. Callbacks run on the
+ * calling thread, before the call returns. They may call what is here, but not free what their call was given, nor ask
+ * its model (FKV_INVALID_ARGUMENT). The library has threads of its own: it stays loaded until the process ends, and a
+ * child of fork() must not use what its parent opened.
  *
  * Files and formats: docs/formats.md. Shared library: libfinchkv.so.0; everything in this file keeps its meaning within
  * one FKV_ABI_VERSION.
@@ -48,14 +54,14 @@ typedef int32_t fkv_code;
 enum {
   FKV_OK = 0,
   FKV_INVALID_ARGUMENT = 1,   /* the call could never succeed as it was made */
-  FKV_NOT_FOUND = 2,
+  FKV_NOT_FOUND = 2,          /* no such entry, store or file */
   FKV_CORRUPT = 3,            /* stored bytes are not what was written */
   FKV_UNAVAILABLE = 4,        /* not now: another process has it, or a callback stopped it */
   FKV_RESOURCE_EXHAUSTED = 5, /* memory, disk, or a limit */
-  FKV_DEADLINE_EXCEEDED = 6,
-  FKV_PERMISSION_DENIED = 7,
+  FKV_DEADLINE_EXCEEDED = 6,  /* a reader took too long over an entry that went meanwhile */
+  FKV_PERMISSION_DENIED = 7,  /* a store opened for reading, a tenant's or a key's refusal, a file's mode */
   FKV_UNSUPPORTED = 8,        /* a newer format, or a way that this build does not have */
-  FKV_INTERNAL = 9
+  FKV_INTERNAL = 9            /* a fault of the library: please tell */
 };
 
 typedef struct fkv_error fkv_error;
@@ -75,6 +81,8 @@ typedef struct fkv_str {
   const char* data;
   size_t size; /* bytes */
 } fkv_str;
+#define FKV_STR_NONE \
+  { NULL, 0 }
 
 /* The name of an entry. As text: 64 hex digits. */
 typedef struct fkv_id {
@@ -86,8 +94,8 @@ typedef struct fkv_digest {
   uint8_t bytes[32];
 } fkv_digest;
 
-FKV_API uint32_t fkv_abi_version(void);   /* FKV_ABI_VERSION of the library */
-FKV_API const char* fkv_version(void);    /* "0.4.0" */
+FKV_API uint32_t fkv_abi_version(void); /* FKV_ABI_VERSION of the library */
+FKV_API const char* fkv_version(void);  /* "1.2.3" */
 
 FKV_API fkv_code fkv_error_code(const fkv_error* error);
 FKV_API const char* fkv_error_message(const fkv_error* error);
@@ -108,16 +116,17 @@ enum { FKV_READ = 0, FKV_WRITE = 1 };
 
 typedef struct fkv_store_options {
   size_t struct_size;
-  fkv_str url;        /* a directory, rocksdb:DIRECTORY, or memory: ; unix:, tcp:, tls: and rados: are unsupported yet */
-  uint32_t mode;      /* FKV_READ: beside a process that writes. FKV_WRITE: one process at a time */
-  uint32_t create;    /* 1: a directory that is missing or empty becomes a store (FKV_WRITE) */
-  uint32_t wait_ms;   /* how long to wait for another process that writes; then FKV_UNAVAILABLE */
-  uint32_t publisher; /* 1: may put and remove shared entries */
-  fkv_str tenant;     /* not given: the default tenant */
-  fkv_str tenant_key; /* 16 bytes or more, for a named tenant */
+  fkv_str url;      /* a directory, rocksdb:DIRECTORY, or memory: ; unix:, tcp:, tls: and rados: are unsupported yet */
+  uint32_t mode;    /* FKV_READ: beside a process that writes. FKV_WRITE: one process at a time */
+  uint32_t create;  /* 1: a directory that is missing or empty becomes a store (FKV_WRITE) */
+  uint32_t wait_ms; /* how long to wait for another process that writes; then FKV_UNAVAILABLE */
+  uint32_t publisher;          /* 1: may put and remove shared entries */
+  fkv_str tenant;              /* not given: the default tenant */
+  fkv_str tenant_key;          /* 16 bytes or more, for a named tenant */
   fkv_str encryption_key_file; /* entries are sealed at rest under it; docs/security.md */
 } fkv_store_options;
-#define FKV_STORE_OPTIONS_INIT {sizeof(fkv_store_options), {NULL, 0}, 0, 0, 0, 0, {NULL, 0}, {NULL, 0}, {NULL, 0}}
+#define FKV_STORE_OPTIONS_INIT \
+  { sizeof(fkv_store_options), FKV_STR_NONE, 0, 0, 0, 0, FKV_STR_NONE, FKV_STR_NONE, FKV_STR_NONE }
 
 FKV_API fkv_code fkv_store_open(const fkv_store_options* options, fkv_store** store, fkv_error** error);
 FKV_API void fkv_store_close(fkv_store* store);
@@ -169,24 +178,113 @@ typedef struct fkv_entry_info {
 } fkv_entry_info;
 
 FKV_API fkv_code fkv_entry_get_info(const fkv_entry* entry, fkv_entry_info* info, fkv_error** error);
+/* How many entries of the document this layer keeps. */
+FKV_API fkv_code fkv_entry_layer_kept(const fkv_entry* entry, uint32_t layer, uint32_t* n_kept, fkv_error** error);
 FKV_API void fkv_entry_free(fkv_entry* entry);
 
-/* Up to `limit` (1 to 10000) entries behind `after` (NULL: from the first), in the order of ids. */
+/* Up to `limit` (1 to 10000) entries behind `after` (NULL: from the first), in the order of ids: the tenant's own, or
+ * those that are shared with all tenants. */
 FKV_API fkv_code fkv_store_list(fkv_store* store, const fkv_id* after, uint32_t limit, fkv_listing** listing,
                                 fkv_error** error);
+FKV_API fkv_code fkv_store_list_shared(fkv_store* store, const fkv_id* after, uint32_t limit, fkv_listing** listing,
+                                       fkv_error** error);
 FKV_API size_t fkv_listing_size(const fkv_listing* listing);
 FKV_API fkv_code fkv_listing_get_info(const fkv_listing* listing, size_t index, fkv_entry_info* info,
                                       fkv_error** error);
 /* 1 and the id to go on after, or 0 at the end. */
 FKV_API uint32_t fkv_listing_next(const fkv_listing* listing, fkv_id* after);
+/* Damaged entries of this page, which are not among the others: fkv_store_verify says what is wrong with them,
+ * fkv_store_remove removes them. */
+FKV_API const fkv_id* fkv_listing_unreadable(const fkv_listing* listing, size_t* count);
 FKV_API void fkv_listing_free(fkv_listing* listing);
 
 /* JSON: entries, bytes, hits (this tenant's). */
 FKV_API fkv_code fkv_store_stats(fkv_store* store, fkv_text** json, fkv_error** error);
 
-/* One entry into a safetensors file, and back (docs/formats.md). What is there already stays as it is. */
+/* ---- Between stores (formats: docs/formats.md) ---- */
+
+/* One entry into a safetensors file, and back. The file appears whole or not at all; an entry that is there already
+ * stays as it is. `_rotated` turns keys from before RoPE to base_position and on; where layers keep different numbers,
+ * shorter ones end where the longest does. */
 FKV_API fkv_code fkv_store_export(fkv_store* store, const fkv_id* id, fkv_str path, fkv_error** error);
+FKV_API fkv_code fkv_store_export_rotated(fkv_store* store, const fkv_id* id, fkv_str path, uint64_t base_position,
+                                          fkv_error** error);
 FKV_API fkv_code fkv_store_import(fkv_store* store, fkv_str path, fkv_id* id, fkv_error** error);
+
+/* Takes `size` bytes, all of them, and returns 1; or 0 to stop the call, which is FKV_UNAVAILABLE then. */
+typedef int (*fkv_write)(void* user, const void* data, size_t size);
+/* Gives 1 to `size` bytes and returns how many; 0 at the end; a negative number to stop the call (FKV_UNAVAILABLE). */
+typedef int64_t (*fkv_read)(void* user, void* data, size_t size);
+
+/* Many entries as one stream of bytes, with their labels, pins and expiry; `ids` NULL: all of the tenant's own. It is
+ * not encrypted, even where the store is. Importing checks each entry whole before it is stored, and reads not a byte
+ * more than the archive has. What is there already stays; a damaged one is replaced. When it fails, the entries before
+ * stay. `imported` may be NULL: how many came, those that were there too. */
+FKV_API fkv_code fkv_store_export_archive(fkv_store* store, const fkv_id* ids, size_t count, fkv_write write,
+                                          void* user, fkv_error** error);
+FKV_API fkv_code fkv_store_import_archive(fkv_store* store, fkv_read read, void* user, uint64_t* imported,
+                                          fkv_error** error);
+/* One entry as it is, nothing decoded, with label, pin and expiry. Both stores are opened for the same tenant, unless
+ * the entry is shared. */
+FKV_API fkv_code fkv_store_copy(fkv_store* from, const fkv_id* id, fkv_store* to, fkv_error** error);
+
+/* ---- Running a store: all of its tenants ---- */
+
+/* JSON with every setting: max_bytes, tenant_max_bytes, tenant_quotas {tenant: bytes}, shared_max_bytes,
+ * pinned_percent, default_ttl_ms, durability ("sync", "interval", "none"), sync_interval_ms, lease_ms,
+ * scrub_bytes_per_s; 0 means no limit. Setting takes an object with those that change (null: the default), and evicts
+ * what is past a new limit before it returns. */
+FKV_API fkv_code fkv_store_settings(fkv_store* store, fkv_text** json, fkv_error** error);
+FKV_API fkv_code fkv_store_set_settings(fkv_store* store, fkv_str json, fkv_error** error);
+/* JSON: sums over all tenants, by tenant and by model, lookups, misses, evictions, bytes written. */
+FKV_API fkv_code fkv_store_report(fkv_store* store, fkv_text** json, fkv_error** error);
+
+typedef struct fkv_gc_info {
+  size_t struct_size;
+  uint64_t expired;        /* entries past their time */
+  uint64_t abandoned_puts; /* that were interrupted */
+  uint64_t blocks, bytes;  /* given back */
+} fkv_gc_info;
+
+/* Removes what has expired and what interrupted puts left. `info` may be NULL. */
+FKV_API fkv_code fkv_store_gc(fkv_store* store, fkv_gc_info* info, fkv_error** error);
+
+typedef struct fkv_scrub_info {
+  size_t struct_size;
+  uint64_t entries, bytes; /* read and checked */
+  uint64_t quarantined;    /* found damaged now: not served any more until replaced or removed */
+} fkv_scrub_info;
+
+/* Checks every stored byte, which needs no key, at bytes_per_s at most (0: as fast as it goes). `cancel` may be NULL,
+ * or ends it between two entries. `info` may be NULL. */
+FKV_API fkv_code fkv_store_scrub(fkv_store* store, uint64_t bytes_per_s, const volatile int32_t* cancel,
+                                 fkv_scrub_info* info, fkv_error** error);
+
+typedef struct fkv_backup_info {
+  size_t struct_size;
+  uint32_t backup; /* its number in the directory, from 1 on */
+  uint32_t files;
+  uint64_t created_unix_ms;
+  uint64_t bytes;
+} fkv_backup_info;
+
+/* Adds a verified backup to those in the directory and keeps the newest `keep` (0: all). `info` may be NULL. */
+FKV_API fkv_code fkv_store_backup(fkv_store* store, fkv_str directory, uint32_t keep, fkv_backup_info* info,
+                                  fkv_error** error);
+/* JSON: an array of id, created_unix_ms, bytes, files, damaged. */
+FKV_API fkv_code fkv_backup_list(fkv_str directory, fkv_text** json, fkv_error** error);
+/* Reads every byte of one backup, or of all (0). */
+FKV_API fkv_code fkv_backup_verify(fkv_str directory, uint32_t backup, fkv_error** error);
+/* Makes a store of a backup (0: of the newest), in a directory that is missing or empty. `info` may be NULL. */
+FKV_API fkv_code fkv_backup_restore(fkv_str directory, uint32_t backup, fkv_str store_directory, fkv_backup_info* info,
+                                    fkv_error** error);
+
+/* A new file with a new key, for encryption_key_file; a new key in front of those of a file, for what is stored from
+ * then on; and what is stored under older keys, wrapped under the first one of the file that the store was opened with
+ * (`changed`, how many entries, may be NULL). */
+FKV_API fkv_code fkv_key_file_create(fkv_str path, fkv_error** error);
+FKV_API fkv_code fkv_key_file_rotate(fkv_str path, fkv_error** error);
+FKV_API fkv_code fkv_store_rewrap_keys(fkv_store* store, uint64_t* changed, fkv_error** error);
 
 /* ---- Fetching: tensors for an engine ---- */
 
@@ -194,7 +292,7 @@ FKV_API fkv_code fkv_store_import(fkv_store* store, fkv_str path, fkv_id* id, fk
 FKV_API fkv_code fkv_store_fetch(fkv_store* store, const fkv_id* id, fkv_fetch** fetch, fkv_error** error);
 /* Waits for one layer: a set that has this layer alone, valid like any other. */
 FKV_API fkv_code fkv_fetch_layer(fkv_fetch* fetch, uint32_t layer, fkv_kvset** set, fkv_error** error);
-/* Waits for all layers. The fetch is of no further use but to be freed. */
+/* Waits for all layers. The fetch is of no further use but to be freed, and no longer keeps the entry from removal. */
 FKV_API fkv_code fkv_fetch_finish(fkv_fetch* fetch, fkv_kvset** set, fkv_error** error);
 FKV_API void fkv_fetch_free(fkv_fetch* fetch);
 
@@ -207,8 +305,8 @@ typedef struct fkv_kvset_info {
   fkv_str rope_scaling; /* "none", "linear", "llama3", "yarn" */
   float rope_theta, rope_factor, rope_attention_factor;
   uint32_t rotary_dims, rope_interleaved;
-  const float* rope_inv_freq; /* [rotary_dims / 2] */
   uint32_t rope_original_context;
+  const float* rope_inv_freq; /* [rotary_dims / 2] */
 } fkv_kvset_info;
 
 FKV_API fkv_code fkv_kvset_get_info(const fkv_kvset* set, fkv_kvset_info* info, fkv_error** error);
@@ -235,7 +333,7 @@ typedef struct fkv_tensor_options {
   uint64_t base_position; /* with rotate */
 } fkv_tensor_options;
 #define FKV_TENSOR_OPTIONS_INIT \
-  {sizeof(fkv_tensor_options), 0, FKV_KEYS, FKV_ALL_HEADS, FKV_DTYPE_AS_STORED, 0, FKV_ORDER_AS_STORED, 0}
+  { sizeof(fkv_tensor_options), 0, FKV_KEYS, FKV_ALL_HEADS, FKV_DTYPE_AS_STORED, 0, FKV_ORDER_AS_STORED, 0 }
 
 /* A tensor [n_kv_heads, n_kept, head_dim], or [n_kept, head_dim] for one head, in host memory, read-only. As stored and
  * not rotated it is a view without a copy; else one pass makes it. It holds the set: free it by its own deleter. */
@@ -323,10 +421,11 @@ typedef struct fkv_llama_options {
   const int32_t* document_tokens;
   size_t document_token_count;
 } fkv_llama_options;
-#define FKV_LLAMA_OPTIONS_INIT {sizeof(fkv_llama_options), FKV_F16, 0, FKV_ORDER_AS_STORED, 1, 0, 0, NULL, 0, NULL, 0}
+#define FKV_LLAMA_OPTIONS_INIT \
+  { sizeof(fkv_llama_options), FKV_F16, 0, FKV_ORDER_AS_STORED, 1, 0, 0, NULL, 0, NULL, 0 }
 
-/* Layers that keep different numbers of entries are FKV_INVALID_ARGUMENT: the cells of a llama.cpp cache are the same in
- * every layer. `next_position` may be NULL: where decoding goes on behind the state. */
+/* Layers that keep different numbers of entries are FKV_INVALID_ARGUMENT: the cells of a llama.cpp cache are the same
+ * in every layer. `next_position` may be NULL: where decoding goes on behind the state. */
 FKV_API fkv_code fkv_kvset_to_llama_state(const fkv_kvset* set, const fkv_llama_options* options, fkv_bytes** state,
                                           uint64_t* next_position, fkv_error** error);
 
@@ -356,7 +455,8 @@ typedef struct fkv_model_options {
   fkv_str compute;           /* "f32" in a fixed order, "bf16", "fp8", or "auto", which not given means: bf16 */
   fkv_str device;            /* "cpu", "cuda", or "auto", which is what not given means: a GPU where there is one */
 } fkv_model_options;
-#define FKV_MODEL_OPTIONS_INIT {sizeof(fkv_model_options), {NULL, 0}, {NULL, 0}, 0, {NULL, 0}, {NULL, 0}}
+#define FKV_MODEL_OPTIONS_INIT \
+  { sizeof(fkv_model_options), FKV_STR_NONE, FKV_STR_NONE, 0, FKV_STR_NONE, FKV_STR_NONE }
 
 /* Reads what is cheap; weights are loaded when a document must be read or an answer made. */
 FKV_API fkv_code fkv_model_open(const fkv_model_options* options, fkv_model** model, fkv_error** error);
@@ -400,10 +500,10 @@ typedef struct fkv_ask_options {
   /* How to keep it, where this call is the one that stores it. */
   uint32_t pinned;
   uint32_t shared;
-  uint32_t refresh;             /* 1: read again and replace the entry */
-  uint32_t no_document_tokens;  /* 1: the document's ids are not stored beside the entry */
+  uint32_t refresh;            /* 1: read again and replace the entry */
+  uint32_t no_document_tokens; /* 1: the document's ids are not stored beside the entry */
   uint32_t zstd;
-  uint64_t ttl_ms;              /* 0: the store's setting */
+  uint64_t ttl_ms; /* 0: the store's setting */
   fkv_str label;
 
   /* How to answer. */
@@ -414,11 +514,13 @@ typedef struct fkv_ask_options {
   const fkv_str* stop;
   size_t stop_count;
 
-  /* Callbacks return 0 to stop. Stopping the reading is FKV_UNAVAILABLE, stopping the answer just ends it. */
+  /* Callbacks return 0 to stop. Stopping the reading is FKV_UNAVAILABLE, stopping the answer just ends it. Texts are
+   * whole characters that no stop string can take back any more, so there may be fewer of them than tokens. */
   int (*on_progress)(void* user, uint64_t tokens_read, uint64_t tokens_in_all);
   int (*on_text)(void* user, const char* text, size_t size);
   void* user;
   const volatile int32_t* cancel; /* not NULL: set to something other than 0, from any thread, it stops the call */
+  int (*on_token)(void* user, int32_t token); /* each token of the answer, before its text */
 } fkv_ask_options;
 
 /* `store` NULL: nothing is looked up or stored. */
@@ -429,6 +531,11 @@ FKV_API fkv_code fkv_ask(fkv_model* model, fkv_store* store, const fkv_ask_optio
 /* The id of the entry that they look for and would store. Needs no weights. */
 FKV_API fkv_code fkv_ask_id(fkv_model* model, fkv_store* store, const fkv_ask_options* options, fkv_id* id,
                             fkv_error** error);
+
+/* Finds or makes the entry as fkv_compress does, then says how likely these tokens are as the answer: the mean of their
+ * log-likelihoods, each behind the prompt and those before it. */
+FKV_API fkv_code fkv_score(fkv_model* model, fkv_store* store, const fkv_ask_options* options,
+                           const int32_t* answer_tokens, size_t count, double* mean_log_likelihood, fkv_error** error);
 
 typedef struct fkv_answer_info {
   size_t struct_size;

@@ -1,10 +1,12 @@
 // What the C ABI's opaque types hold.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <mutex>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "base/key_turner.h"
@@ -16,7 +18,9 @@
 #include "model/model.h"
 
 struct fkv_error {
-  finchkv::Status status;
+  fkv_code code = FKV_OK;
+  std::string message;
+  const char* words = nullptr;  // a literal instead of a message, for when there is no memory for one
 };
 
 struct fkv_text {
@@ -35,19 +39,44 @@ struct fkv_tokens {
 struct fkv_store {
   std::shared_ptr<finchkv::cache_store::StoreHost> host;
   std::shared_ptr<finchkv::cache_store::Store> store;
-  bool writes = false;
 };
 
 struct fkv_model {
-  std::mutex mutex;  // one call at a time
+  std::mutex mutex;                      // one call at a time
+  std::atomic<std::thread::id> busy_in;  // the thread that holds it
   std::unique_ptr<finchkv::model::Model> model;
   finchkv::kernels::NumericClass numeric = finchkv::kernels::NumericClass::kFast;
   finchkv::kernels::DeviceChoice device = finchkv::kernels::DeviceChoice::kAuto;
   int threads = 0;
 
-  /// Loads the weights at the first call. The mutex is held.
+  /// Loads the weights at the first call. The model's turn is taken.
   [[nodiscard]] finchkv::Status weights();
 };
+
+namespace finchkv::capi {
+
+/// A model's one call at a time: others wait until this is destroyed.
+class ModelTurn {
+ public:
+  /// invalid_argument on the thread that has the turn: a callback that asks its own model would wait for itself.
+  [[nodiscard]] static Result<ModelTurn> take(fkv_model& model);
+  ~ModelTurn() {
+    if (lock_.owns_lock()) model_->busy_in = std::thread::id();
+  }
+  ModelTurn(ModelTurn&&) = default;
+  ModelTurn& operator=(ModelTurn&&) = delete;
+
+ private:
+  explicit ModelTurn(fkv_model& model) : model_(&model), lock_(model.mutex) {
+    model.busy_in = std::this_thread::get_id();
+  }
+  fkv_model* model_;
+  std::unique_lock<std::mutex> lock_;
+};
+
+[[nodiscard]] Status check_token(const model::Model& model, std::int32_t id);
+
+}  // namespace finchkv::capi
 
 struct fkv_entry {
   finchkv::cache_store::EntryInfo info;
@@ -55,6 +84,7 @@ struct fkv_entry {
 
 struct fkv_listing {
   finchkv::cache_store::EntryPage page;
+  std::vector<fkv_id> unreadable;  // the page's, as the caller sees them
 };
 
 namespace finchkv::capi {
@@ -86,7 +116,7 @@ struct fkv_kvset {
 
 struct fkv_fetch {
   std::shared_ptr<finchkv::cache_store::Store> store;
-  std::shared_ptr<finchkv::cache_store::EntryStream> stream;
+  std::unique_ptr<finchkv::cache_store::EntryStream> stream;
   std::shared_ptr<finchkv::capi::Turners> turners = std::make_shared<finchkv::capi::Turners>();
 };
 

@@ -8,9 +8,8 @@ using namespace finchkv::capi;  // NOLINT(google-build-using-namespace)
 
 namespace {
 
-// A set of one layer, which owns what the layer's views need as long as its stream does.
-KvSet one_layer(const cache_store::EntryInfo& info, const KvLayer& layer,
-                std::shared_ptr<cache_store::EntryStream> owner) {
+// A set of one layer. It owns that layer's memory and nothing else: not its stream, which holds the store open.
+KvSet one_layer(const cache_store::EntryInfo& info, OwnedLayer layer) {
   KvSet set;
   set.shape = info.shape;
   set.shape.n_layers = 1;
@@ -19,8 +18,8 @@ KvSet one_layer(const cache_store::EntryInfo& info, const KvLayer& layer,
   set.doc_tokens = info.identity.doc_tokens;
   set.next_position = info.next_position;
   set.rope = info.rope;
-  set.layers.push_back(layer);
-  set.memory.push_back(std::move(owner));
+  set.layers.push_back(layer.views);
+  set.memory.push_back(std::move(layer.memory));
   return set;
 }
 
@@ -53,8 +52,8 @@ fkv_code fkv_fetch_layer(fkv_fetch* fetch, uint32_t layer, fkv_kvset** set, fkv_
     FINCHKV_RETURN_IF_ERROR(must_be_given(fetch, "fetch"));
     FINCHKV_RETURN_IF_ERROR(must_be_given(set, "set"));
     *set = nullptr;
-    FINCHKV_ASSIGN_OR_RETURN(const KvLayer views, fetch->stream->layer(layer));
-    *set = new fkv_kvset{one_layer(fetch->stream->info(), views, fetch->stream), fetch->turners};
+    FINCHKV_ASSIGN_OR_RETURN(OwnedLayer held, fetch->stream->hold(layer));
+    *set = new fkv_kvset{one_layer(fetch->stream->info(), std::move(held)), fetch->turners};
     return Status::ok();
   });
 }

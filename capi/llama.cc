@@ -30,16 +30,16 @@ Result<LlamaStateOptions> read_options(const fkv_llama_options& o) {
 /// The tokens of a file; none for the other form.
 Result<std::vector<std::int32_t>> read_tokens(const fkv_llama_options& o, const KvSet& set,
                                               const LlamaStateOptions& how) {
-  if (o.token_count != 0) FINCHKV_RETURN_IF_ERROR(must_be_given(o.tokens, "tokens"));
-  if (o.document_token_count != 0) FINCHKV_RETURN_IF_ERROR(must_be_given(o.document_tokens, "document_tokens"));
+  FINCHKV_ASSIGN_OR_RETURN(const auto tokens, array_of(o.tokens, o.token_count, "tokens"));
+  FINCHKV_ASSIGN_OR_RETURN(const auto document, array_of(o.document_tokens, o.document_token_count, "document_tokens"));
   if (o.file == 0 && (o.token_count != 0 || o.document_token_count != 0)) {
     return Status::invalid_argument("tokens are for a file: set file to 1, or give none");
   }
   if (o.token_count != 0 && o.document_token_count != 0) {
     return Status::invalid_argument("tokens and document_tokens are given: a file needs one of them");
   }
-  if (o.document_token_count == 0) return std::vector<std::int32_t>(o.tokens, o.tokens + o.token_count);
-  return cache_store::llama_slot_tokens(set, {o.document_tokens, o.document_token_count}, how);
+  if (document.empty()) return std::vector<std::int32_t>(tokens.begin(), tokens.end());
+  return cache_store::llama_slot_tokens(set, document, how);
 }
 
 Result<LlamaModelShape> read_shape(const fkv_llama_source& o) {
@@ -106,9 +106,9 @@ fkv_code fkv_kvset_from_llama_state(const void* state, size_t size, const fkv_ll
     if (tokens != nullptr) *tokens = nullptr;
     FINCHKV_ASSIGN_OR_RETURN(const fkv_llama_source o, read_struct(source, "fkv_llama_source"));
     FINCHKV_ASSIGN_OR_RETURN(const LlamaModelShape shape, read_shape(o));
-    if (o.token_count != 0) FINCHKV_RETURN_IF_ERROR(must_be_given(o.tokens, "tokens"));
-    auto read =
-        cache_store::read_llama_state({static_cast<const std::byte*>(state), size}, shape, {o.tokens, o.token_count});
+    FINCHKV_ASSIGN_OR_RETURN(const auto given, array_of(o.tokens, o.token_count, "tokens"));
+    FINCHKV_ASSIGN_OR_RETURN(const auto bytes, array_of(static_cast<const std::byte*>(state), size, "state"));
+    auto read = cache_store::read_llama_state(bytes, shape, given);
     if (!read.is_ok()) {
       return Status(read.status().code(), fmt::format("the state cannot be taken: {}", read.status().message()));
     }

@@ -5,6 +5,24 @@
 #include "capi/guard.h"
 #include "capi/handles.h"
 
+namespace finchkv::capi {
+
+Result<ModelTurn> ModelTurn::take(fkv_model& model) {
+  if (model.busy_in == std::this_thread::get_id()) {
+    return Status::invalid_argument(
+        "the model is asked from a callback of a call on the same model: let that call return first");
+  }
+  return ModelTurn(model);
+}
+
+Status check_token(const model::Model& model, std::int32_t id) {
+  const std::int64_t vocab = model.config().vocab;
+  if (id >= 0 && id < vocab) return Status::ok();
+  return Status::invalid_argument(fmt::format("{} is no token of this model: it has 0 to {}", id, vocab - 1));
+}
+
+}  // namespace finchkv::capi
+
 using namespace finchkv;        // NOLINT(google-build-using-namespace): the definitions below are extern "C"
 using namespace finchkv::capi;  // NOLINT(google-build-using-namespace)
 
@@ -107,14 +125,8 @@ fkv_code fkv_model_detokenize(fkv_model* model, const int32_t* tokens, size_t co
     FINCHKV_RETURN_IF_ERROR(must_be_given(model, "model"));
     FINCHKV_RETURN_IF_ERROR(must_be_given(text, "text"));
     *text = nullptr;
-    if (count != 0) FINCHKV_RETURN_IF_ERROR(must_be_given(tokens, "tokens"));
-    const std::span<const std::int32_t> ids(tokens, count);
-    const std::int64_t vocab = model->model->config().vocab;
-    for (const std::int32_t id : ids) {
-      if (id < 0 || id >= vocab) {
-        return Status::invalid_argument(fmt::format("{} is no token of this model: it has 0 to {}", id, vocab - 1));
-      }
-    }
+    FINCHKV_ASSIGN_OR_RETURN(const auto ids, array_of(tokens, count, "tokens"));
+    for (const std::int32_t id : ids) FINCHKV_RETURN_IF_ERROR(check_token(*model->model, id));
     *text = new fkv_text{model->model->tokenizer().decode(ids)};
     return Status::ok();
   });

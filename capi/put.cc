@@ -15,18 +15,11 @@ Sha256 digest_of(const fkv_digest& digest) {
   return out;
 }
 
-Result<std::span<const std::int32_t>> tokens_of(const std::int32_t* tokens, std::size_t count, std::string_view name) {
-  if (count == 0) return std::span<const std::int32_t>();
-  FINCHKV_RETURN_IF_ERROR(must_be_given(tokens, name));
-  return std::span(tokens, count);
-}
-
 Result<cache_store::CacheIdentity> read_identity(const fkv_put_options& o, const cache_store::Tenant& tenant) {
   if (o.numeric > FKV_FP8) return Status::invalid_argument("numeric is none of FKV_REFERENCE, FKV_FAST and FKV_FP8");
   if (o.storage_dtype > FKV_Q4) return Status::invalid_argument("storage_dtype is none of FKV_F32 to FKV_Q4");
-  FINCHKV_ASSIGN_OR_RETURN(const auto document,
-                           tokens_of(o.document_tokens, o.document_token_count, "document_tokens"));
-  FINCHKV_ASSIGN_OR_RETURN(const auto prompt, tokens_of(o.prompt_tokens, o.prompt_token_count, "prompt_tokens"));
+  FINCHKV_ASSIGN_OR_RETURN(const auto document, array_of(o.document_tokens, o.document_token_count, "document_tokens"));
+  FINCHKV_ASSIGN_OR_RETURN(const auto prompt, array_of(o.prompt_tokens, o.prompt_token_count, "prompt_tokens"));
   cache_store::CacheIdentity id;
   id.kind = prompt.empty() ? cache_store::EntryKind::kDocument : cache_store::EntryKind::kPromptGuided;
   id.model_fingerprint = digest_of(o.model);
@@ -48,10 +41,10 @@ Result<cache_store::CacheIdentity> read_identity(const fkv_put_options& o, const
   id.keep = o.keep;
   id.chunk = o.chunk;
   id.seed = o.seed;
-  if (o.parameter_count != 0) FINCHKV_RETURN_IF_ERROR(must_be_given(o.parameters, "parameters"));
-  for (std::size_t i = 0; i < o.parameter_count; ++i) {
-    FINCHKV_ASSIGN_OR_RETURN(std::string name, name_of(o.parameters[i].name, "a parameter's name"));
-    const auto [at, added] = id.parameters.emplace(std::move(name), o.parameters[i].value);
+  FINCHKV_ASSIGN_OR_RETURN(const auto parameters, array_of(o.parameters, o.parameter_count, "parameters"));
+  for (const fkv_parameter& parameter : parameters) {
+    FINCHKV_ASSIGN_OR_RETURN(std::string name, name_of(parameter.name, "a parameter's name"));
+    const auto [at, added] = id.parameters.emplace(std::move(name), parameter.value);
     if (!added) return Status::invalid_argument(fmt::format("the parameter '{}' is given twice", at->first));
   }
   id.numeric = static_cast<cache_store::NumericClass>(o.numeric);
@@ -102,6 +95,13 @@ Result<KvSet> read_set(const fkv_put_options& o, Counted& counted) {
     return Status::invalid_argument(fmt::format("n_layers is {}: 1 to {}", o.n_layers, kMostLayers));
   }
   FINCHKV_RETURN_IF_ERROR(must_be_given(o.layers, "layers"));
+  if (o.n_kv_heads == 0 || o.head_dim == 0) {
+    return Status::invalid_argument(
+        fmt::format("n_kv_heads is {} and head_dim {}: neither may be 0", o.n_kv_heads, o.head_dim));
+  }
+  if (o.origin_rows != 1 && o.origin_rows != o.n_kv_heads) {
+    return Status::invalid_argument(fmt::format("origin_rows is {}: 1 or n_kv_heads, {}", o.origin_rows, o.n_kv_heads));
+  }
   KvSet set;
   set.shape = {o.n_layers, o.n_kv_heads, o.head_dim, o.origin_rows};
   set.dtype = static_cast<DType>(o.dtype);
@@ -132,10 +132,6 @@ Result<KvSet> read_set(const fkv_put_options& o, Counted& counted) {
     if (view.origins != nullptr) {
       layer.origins = {view.origins, origins};
     } else {
-      if (o.origin_rows > o.n_kv_heads) {
-        return Status::invalid_argument(
-            fmt::format("origin_rows is {}: 1 or n_kv_heads, {}", o.origin_rows, o.n_kv_heads));
-      }
       std::vector<std::uint32_t>& made = counted.emplace_back(origins);
       for (std::size_t i = 0; i < origins; ++i) made[i] = static_cast<std::uint32_t>(i % view.n_kept);
       layer.origins = made;

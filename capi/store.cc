@@ -1,4 +1,5 @@
 #include <chrono>
+#include <optional>
 #include <utility>
 
 #include <nlohmann/json.hpp>
@@ -6,7 +7,6 @@
 #include "cache_store/key_source.h"
 #include "cache_store/memory_store.h"
 #include "cache_store/rocksdb_store.h"
-#include "cache_store/safetensors.h"
 #include "cache_store/store_url.h"
 #include "capi/guard.h"
 #include "capi/handles.h"
@@ -20,7 +20,10 @@ using cache_store::Store;
 Result<std::shared_ptr<cache_store::StoreHost>> open_host(const fkv_store_options& o) {
   FINCHKV_ASSIGN_OR_RETURN(const std::string url, name_of(o.url, "url"));
   FINCHKV_ASSIGN_OR_RETURN(const cache_store::StoreUrl where, cache_store::parse_store_url(url));
-  if (where.kind == cache_store::StoreUrl::Kind::kMemory) return cache_store::make_memory_store();
+  if (where.kind == cache_store::StoreUrl::Kind::kMemory) {
+    if (o.mode == FKV_WRITE) return cache_store::make_memory_store();
+    return Status::invalid_argument("memory: begins empty and is nobody else's: open it with FKV_WRITE, not FKV_READ");
+  }
   cache_store::RocksDbOptions how;
   how.mode = o.mode == FKV_READ ? cache_store::RocksDbOptions::Mode::kRead : cache_store::RocksDbOptions::Mode::kWrite;
   how.wait = std::chrono::milliseconds(o.wait_ms);
@@ -55,6 +58,25 @@ fkv_code on_entry(fkv_store* store, const fkv_id* id, fkv_error** error, const C
     FINCHKV_RETURN_IF_ERROR(must_be_given(store, "store"));
     FINCHKV_RETURN_IF_ERROR(must_be_given(id, "id"));
     return call(*store->store, id_of(*id));
+  });
+}
+
+using ListPage = Result<cache_store::EntryPage> (Store::*)(const std::optional<CacheId>&, std::size_t);
+
+fkv_code list_page(fkv_store* store, const fkv_id* after, uint32_t limit, fkv_listing** listing, fkv_error** error,
+                   ListPage list) {
+  return guard(error, [&]() -> Status {
+    FINCHKV_RETURN_IF_ERROR(must_be_given(store, "store"));
+    FINCHKV_RETURN_IF_ERROR(must_be_given(listing, "listing"));
+    *listing = nullptr;
+    std::optional<CacheId> from;
+    if (after != nullptr) from = id_of(*after);
+    FINCHKV_ASSIGN_OR_RETURN(cache_store::EntryPage page, ((*store->store).*list)(from, limit));
+    auto out = std::make_unique<fkv_listing>();
+    for (const CacheId& id : page.unreadable) out->unreadable.push_back(id_out(id));
+    out->page = std::move(page);
+    *listing = out.release();
+    return Status::ok();
   });
 }
 
@@ -123,9 +145,9 @@ fkv_code fkv_store_resolve(fkv_store* store, fkv_str hex_prefix, fkv_id* id, fkv
 }
 
 fkv_code fkv_store_find(fkv_store* store, const fkv_id* id, fkv_entry** entry, fkv_error** error) {
-  if (entry != nullptr) *entry = nullptr;
   return on_entry(store, id, error, [&](cache_store::Store& s, const cache_store::CacheId& name) -> Status {
     FINCHKV_RETURN_IF_ERROR(must_be_given(entry, "entry"));
+    *entry = nullptr;
     FINCHKV_ASSIGN_OR_RETURN(cache_store::EntryInfo info, s.find(name));
     *entry = new fkv_entry{std::move(info)};
     return Status::ok();
@@ -141,9 +163,9 @@ fkv_code fkv_store_verify(fkv_store* store, const fkv_id* id, fkv_error** error)
 }
 
 fkv_code fkv_store_document_tokens(fkv_store* store, const fkv_id* id, fkv_tokens** tokens, fkv_error** error) {
-  if (tokens != nullptr) *tokens = nullptr;
   return on_entry(store, id, error, [&](auto& s, const auto& name) -> Status {
     FINCHKV_RETURN_IF_ERROR(must_be_given(tokens, "tokens"));
+    *tokens = nullptr;
     FINCHKV_ASSIGN_OR_RETURN(std::vector<std::int32_t> ids, s.read_document_tokens(name));
     *tokens = new fkv_tokens{std::move(ids)};
     return Status::ok();
@@ -167,16 +189,12 @@ fkv_code fkv_store_set_expiry(fkv_store* store, const fkv_id* id, uint64_t unix_
 
 fkv_code fkv_store_list(fkv_store* store, const fkv_id* after, uint32_t limit, fkv_listing** listing,
                         fkv_error** error) {
-  return guard(error, [&]() -> Status {
-    FINCHKV_RETURN_IF_ERROR(must_be_given(store, "store"));
-    FINCHKV_RETURN_IF_ERROR(must_be_given(listing, "listing"));
-    *listing = nullptr;
-    std::optional<cache_store::CacheId> from;
-    if (after != nullptr) from = id_of(*after);
-    FINCHKV_ASSIGN_OR_RETURN(cache_store::EntryPage page, store->store->list(from, limit));
-    *listing = new fkv_listing{std::move(page)};
-    return Status::ok();
-  });
+  return list_page(store, after, limit, listing, error, &cache_store::Store::list);
+}
+
+fkv_code fkv_store_list_shared(fkv_store* store, const fkv_id* after, uint32_t limit, fkv_listing** listing,
+                               fkv_error** error) {
+  return list_page(store, after, limit, listing, error, &cache_store::Store::list_shared);
 }
 
 fkv_code fkv_store_stats(fkv_store* store, fkv_text** json, fkv_error** error) {
@@ -189,31 +207,6 @@ fkv_code fkv_store_stats(fkv_store* store, fkv_text** json, fkv_error** error) {
                                         {"raw_bytes", stats.raw_bytes},   {"hits", stats.hits},
                                         {"unreadable", stats.unreadable}, {"disk_bytes", stats.disk_bytes}};
     *json = new fkv_text{out.dump()};
-    return Status::ok();
-  });
-}
-
-fkv_code fkv_store_export(fkv_store* store, const fkv_id* id, fkv_str path, fkv_error** error) {
-  return on_entry(store, id, error, [&](auto& s, const auto& name) -> Status {
-    FINCHKV_ASSIGN_OR_RETURN(const std::string file, name_of(path, "path"));
-    FINCHKV_ASSIGN_OR_RETURN(const cache_store::EntryInfo info, s.find(name));
-    FINCHKV_ASSIGN_OR_RETURN(const KvSet set, s.get(name));
-    return cache_store::export_safetensors(set, info.identity, file);
-  });
-}
-
-fkv_code fkv_store_import(fkv_store* store, fkv_str path, fkv_id* id, fkv_error** error) {
-  return guard(error, [&]() -> Status {
-    FINCHKV_RETURN_IF_ERROR(must_be_given(store, "store"));
-    FINCHKV_RETURN_IF_ERROR(must_be_given(id, "id"));
-    FINCHKV_ASSIGN_OR_RETURN(const std::string file, name_of(path, "path"));
-    FINCHKV_ASSIGN_OR_RETURN(cache_store::ImportedSet imported, cache_store::import_safetensors(file));
-    cache_store::PutRequest put;
-    put.identity = std::move(imported.identity);
-    put.set = std::move(imported.set);
-    put.provenance = cache_store::Provenance::kImported;
-    FINCHKV_ASSIGN_OR_RETURN(const cache_store::EntryInfo info, store->store->put(put));
-    *id = id_out(info.id);
     return Status::ok();
   });
 }

@@ -7,10 +7,10 @@
 
 #include <fmt/format.h>
 
-#include "cli/entry_copy.h"
 #include "cli/output.h"
 #include "cli/selection.h"
 #include "cli/store_access.h"
+#include "cli/taken_counts.h"
 #include "cli/verbs.h"
 
 namespace finchkv::cli {

@@ -11,7 +11,6 @@
 #include "base/mapped_file.h"
 #include "cache_store/packed_entry.h"
 #include "cache_store/safetensors.h"
-#include "cli/entry_copy.h"
 #include "cli/entry_text.h"
 #include "cli/files.h"
 #include "cli/llama_transfer.h"
@@ -19,6 +18,7 @@
 #include "cli/selection.h"
 #include "cli/store_access.h"
 #include "cli/streams.h"
+#include "cli/taken_counts.h"
 #include "cli/verbs.h"
 
 namespace finchkv::cli {

@@ -21,6 +21,7 @@ struct GenerateOptions {
   std::vector<std::string> stop;  ///< the answer ends before the first of these; never shown
   /// Text that is settled (whole characters, no possible start of a stop string); return false to end the answer.
   std::function<bool(std::string_view text)> on_text;
+  std::function<bool(TokenId id)> on_token;  ///< each token of the answer, before its text; false ends it
 
   /// invalid_argument: no max_tokens, an empty stop string, or sampling values out of range.
   [[nodiscard]] Status validate() const;

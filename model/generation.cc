@@ -19,9 +19,10 @@ std::optional<TokenId> Generation::accept(TokenId id) {
     return std::nullopt;
   }
   answer_.tokens.push_back(id);
+  if (options_.on_token) wanted_ = options_.on_token(id);
   if (tokenizer_ != nullptr) {
     answer_.ended = !add_text(tokenizer_->token_bytes(id));
-    if (options_.on_text && !answer_.ended) {
+    if (options_.on_text && wanted_ && !answer_.ended) {
       if (const auto piece = settled(false); !piece.empty()) wanted_ = options_.on_text(piece);
     }
   }

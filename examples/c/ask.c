@@ -9,7 +9,10 @@
 
 #include <finchkv.h>
 
-static void check(fkv_code code, fkv_error* error) {
+/* Ends the program with the library's sentence. `error` is where the call put it: its value would be taken too early.
+ */
+static void check(fkv_code code, fkv_error** said) {
+  fkv_error* error = *said;
   if (code == FKV_OK) return;
   fprintf(stderr, "%s\n", error != NULL ? fkv_error_message(error) : fkv_code_name(code));
   fkv_error_free(error);
@@ -69,9 +72,9 @@ int main(int argc, char** argv) {
   where.url = text(argv[2]);
   where.mode = FKV_WRITE;
   where.create = 1;
-  check(fkv_store_open(&where, &store, &error), error);
+  check(fkv_store_open(&where, &store, &error), &error);
   which.path = text(argv[1]);
-  check(fkv_model_open(&which, &model, &error), error);
+  check(fkv_model_open(&which, &model, &error), &error);
 
   document = read_file(argv[3], &size);
   memset(&question, 0, sizeof(question));
@@ -82,11 +85,11 @@ int main(int argc, char** argv) {
   question.max_tokens = 64;
   question.storage_dtype = FKV_BF16;
   question.on_text = print_piece;
-  check(fkv_ask(model, store, &question, &answer, &error), error);
+  check(fkv_ask(model, store, &question, &answer, &error), &error);
 
   memset(&info, 0, sizeof(info));
   info.struct_size = sizeof(info);
-  check(fkv_answer_get_info(answer, &info, &error), error);
+  check(fkv_answer_get_info(answer, &info, &error), &error);
   printf("\n%s in %.0f ms\n", info.hit ? "found" : "read", info.hit ? info.reload_ms : info.compress_ms);
   fkv_answer_free(answer);
   fkv_model_close(model);

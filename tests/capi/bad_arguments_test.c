@@ -39,6 +39,29 @@ static void nothing_at_all(void) {
   FAILS(FKV_INVALID_ARGUMENT, "NULL", fkv_store_put_id(NULL, NULL, &id, &error));
   FAILS(FKV_INVALID_ARGUMENT, "NULL", fkv_answer_get_info(NULL, NULL, &error));
   FAILS(FKV_INVALID_ARGUMENT, "NULL", fkv_answer_kvset(NULL, NULL, &error));
+  FAILS(FKV_INVALID_ARGUMENT, "NULL", fkv_store_document_tokens(NULL, &id, NULL, &error));
+  FAILS(FKV_INVALID_ARGUMENT, "NULL", fkv_entry_layer_kept(NULL, 0, NULL, &error));
+  FAILS(FKV_INVALID_ARGUMENT, "NULL", fkv_store_list_shared(NULL, NULL, 1, NULL, &error));
+  FAILS(FKV_INVALID_ARGUMENT, "NULL", fkv_store_export_rotated(NULL, &id, str("x"), 0, &error));
+  FAILS(FKV_INVALID_ARGUMENT, "NULL", fkv_store_export_archive(NULL, NULL, 0, NULL, NULL, &error));
+  FAILS(FKV_INVALID_ARGUMENT, "NULL", fkv_store_import_archive(NULL, NULL, NULL, NULL, &error));
+  FAILS(FKV_INVALID_ARGUMENT, "NULL", fkv_store_copy(NULL, &id, NULL, &error));
+  FAILS(FKV_INVALID_ARGUMENT, "NULL", fkv_store_settings(NULL, NULL, &error));
+  FAILS(FKV_INVALID_ARGUMENT, "NULL", fkv_store_set_settings(NULL, str("{}"), &error));
+  FAILS(FKV_INVALID_ARGUMENT, "NULL", fkv_store_report(NULL, NULL, &error));
+  FAILS(FKV_INVALID_ARGUMENT, "NULL", fkv_store_gc(NULL, NULL, &error));
+  FAILS(FKV_INVALID_ARGUMENT, "NULL", fkv_store_scrub(NULL, 0, NULL, NULL, &error));
+  FAILS(FKV_INVALID_ARGUMENT, "NULL", fkv_store_backup(NULL, str("x"), 0, NULL, &error));
+  FAILS(FKV_INVALID_ARGUMENT, "NULL", fkv_backup_list(str("x"), NULL, &error));
+  FAILS(FKV_INVALID_ARGUMENT, "NULL", fkv_store_rewrap_keys(NULL, NULL, &error));
+  FAILS(FKV_INVALID_ARGUMENT, "NULL", fkv_score(NULL, NULL, NULL, NULL, 0, NULL, &error));
+  FAILS(FKV_INVALID_ARGUMENT, "NULL", fkv_kvset_to_llama_state(NULL, NULL, NULL, NULL, &error));
+  FAILS(FKV_INVALID_ARGUMENT, "NULL", fkv_kvset_from_llama_state(NULL, 0, NULL, NULL, NULL, &error));
+  FAILS(FKV_INVALID_ARGUMENT, "NULL", fkv_entry_check_model(NULL, NULL, &error));
+  FAILS(FKV_INVALID_ARGUMENT, "not given", fkv_backup_verify(str(""), 0, &error));
+  FAILS(FKV_INVALID_ARGUMENT, "not given", fkv_backup_restore(str(""), 0, str("x"), NULL, &error));
+  FAILS(FKV_INVALID_ARGUMENT, "not given", fkv_key_file_create(str(""), &error));
+  FAILS(FKV_INVALID_ARGUMENT, "not given", fkv_key_file_rotate(str(""), &error));
   /* Without a place for the sentence. */
   CHECK(fkv_store_find(NULL, &id, NULL, NULL) == FKV_INVALID_ARGUMENT);
 }
@@ -53,12 +76,21 @@ static void what_is_freed_may_be_null(void) {
   fkv_kvset_free(NULL);
   fkv_tokens_free(NULL);
   fkv_text_free(NULL);
+  fkv_bytes_free(NULL);
   fkv_answer_free(NULL);
   fkv_error_free(NULL);
   CHECK(fkv_error_code(NULL) == FKV_OK && fkv_error_message(NULL)[0] == 0);
   CHECK(fkv_text_view(NULL).size == 0 && fkv_listing_size(NULL) == 0 && fkv_listing_next(NULL, NULL) == 0);
   CHECK(fkv_tokens_data(NULL, &count) == NULL && count == 0);
+  CHECK(fkv_listing_unreadable(NULL, &count) == NULL && count == 0 && fkv_listing_unreadable(NULL, NULL) == NULL);
+  count = 7;
+  CHECK(fkv_bytes_data(NULL, &count) == NULL && count == 0);
   fkv_id_hex(NULL, NULL);
+}
+
+static int refuse(void* user, const void* data, size_t size) {
+  (void)user, (void)data, (void)size;
+  return 0;
 }
 
 static void structs_of_other_sizes(void) {
@@ -78,6 +110,64 @@ static void structs_of_other_sizes(void) {
   FAILS(FKV_UNSUPPORTED, "came after", fkv_store_open(&newer.o, &store, &error));
   newer.later = 0;
   OK(fkv_store_open(&newer.o, &store, &error));
+  fkv_store_close(store);
+}
+
+/* Out: not a byte more than there is room for, and zero where a newer caller has more. */
+static void structs_that_are_filled(void) {
+  struct {
+    fkv_gc_info info;
+    uint64_t later;
+  } newer;
+  fkv_store_options o = FKV_STORE_OPTIONS_INIT;
+  fkv_store* store = NULL;
+  o.url = str("memory:");
+  o.mode = FKV_WRITE;
+  OK(fkv_store_open(&o, &store, &error));
+  memset(&newer, 0xff, sizeof(newer));
+  newer.info.struct_size = sizeof(size_t) + sizeof(uint64_t); /* older: it ends behind `expired` */
+  OK(fkv_store_gc(store, &newer.info, &error));
+  CHECK(newer.info.expired == 0 && newer.info.abandoned_puts == ~(uint64_t)0);
+  newer.info.struct_size = sizeof(newer);
+  OK(fkv_store_gc(store, &newer.info, &error));
+  CHECK(newer.info.struct_size == sizeof(newer) && newer.info.bytes == 0 && newer.later == 0);
+  newer.info.struct_size = ~(size_t)0;
+  FAILS(FKV_INVALID_ARGUMENT, "struct_size", fkv_store_gc(store, &newer.info, &error));
+  newer.info.struct_size = 0;
+  FAILS(FKV_INVALID_ARGUMENT, "struct_size", fkv_store_gc(store, &newer.info, &error));
+  fkv_store_close(store);
+}
+
+/* Counts and sizes that no memory has are refused before anything is read. */
+static void sizes_past_all_memory(void) {
+  const int32_t token = 1;
+  fkv_store_options o = FKV_STORE_OPTIONS_INIT;
+  fkv_put_options put;
+  fkv_store* store = NULL;
+  fkv_id id;
+  fkv_str endless;
+  endless.data = "x";
+  endless.size = ~(size_t)0;
+  o.url = endless;
+  FAILS(FKV_INVALID_ARGUMENT, "url", fkv_store_open(&o, &store, &error));
+  endless.size = 1 << 20;
+  o.url = endless;
+  FAILS(FKV_INVALID_ARGUMENT, "url", fkv_store_open(&o, &store, &error));
+  o.url = str("memory:");
+  o.mode = FKV_WRITE;
+  OK(fkv_store_open(&o, &store, &error));
+  memset(&put, 0, sizeof(put));
+  put.struct_size = sizeof(put);
+  put.model.bytes[0] = 1;
+  put.policy = str("test");
+  put.document_tokens = &token;
+  put.document_token_count = ~(size_t)0;
+  FAILS(FKV_INVALID_ARGUMENT, "document_tokens", fkv_store_put(store, &put, &id, &error));
+  put.document_token_count = 1;
+  put.parameter_count = ~(size_t)0;
+  FAILS(FKV_INVALID_ARGUMENT, "parameters", fkv_store_put_id(store, &put, &id, &error));
+  put.parameter_count = 0;
+  FAILS(FKV_INVALID_ARGUMENT, "ids", fkv_store_export_archive(store, &id, ~(size_t)0, refuse, NULL, &error));
   fkv_store_close(store);
 }
 
@@ -102,6 +192,8 @@ static void stores_that_are_none(void) {
   o.url = str("memory:");
   o.mode = 2;
   FAILS(FKV_INVALID_ARGUMENT, "mode", fkv_store_open(&o, &store, &error));
+  o.mode = FKV_READ;
+  FAILS(FKV_INVALID_ARGUMENT, "FKV_WRITE", fkv_store_open(&o, &store, &error));
   o.mode = FKV_WRITE;
   o.tenant = str("somebody");
   FAILS(FKV_INVALID_ARGUMENT, "", fkv_store_open(&o, &store, &error));
@@ -114,6 +206,8 @@ int main(void) {
   nothing_at_all();
   what_is_freed_may_be_null();
   structs_of_other_sizes();
+  structs_that_are_filled();
+  sizes_past_all_memory();
   stores_that_are_none();
   return failures == 0 ? 0 : 1;
 }

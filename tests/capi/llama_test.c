@@ -127,8 +127,8 @@ static void what_does_not_belong_together(fkv_model* model, fkv_model* other, fk
   (void)fkv_bytes_data(state, &size);
   memset(&source, 0, sizeof(source));
   source.struct_size = sizeof(source);
-  FAILS(FKV_INVALID_ARGUMENT, "0 layers", fkv_kvset_from_llama_state(fkv_bytes_data(state, NULL), size, &source, &read,
-                                                                    NULL, &error));
+  FAILS(FKV_INVALID_ARGUMENT, "0 layers",
+        fkv_kvset_from_llama_state(fkv_bytes_data(state, NULL), size, &source, &read, NULL, &error));
   source.n_layers = 99;
   source.n_kv_heads = 1;
   source.head_dim = 64;
@@ -159,8 +159,7 @@ static void what_cannot_be(const fkv_kvset* set) {
   FAILS(FKV_INVALID_ARGUMENT, "fkv_llama_options is NULL", fkv_kvset_to_llama_state(set, NULL, &state, NULL, &error));
   FAILS(FKV_INVALID_ARGUMENT, "state is NULL", fkv_kvset_from_llama_state(NULL, 0, &source, &read, NULL, &error));
   FAILS(FKV_INVALID_ARGUMENT, "set is NULL", fkv_kvset_from_llama_state("", 0, &source, NULL, NULL, &error));
-  FAILS(FKV_INVALID_ARGUMENT, "fkv_llama_source is NULL",
-        fkv_kvset_from_llama_state("", 0, NULL, &read, NULL, &error));
+  FAILS(FKV_INVALID_ARGUMENT, "fkv_llama_source is NULL", fkv_kvset_from_llama_state("", 0, NULL, &read, NULL, &error));
   o.dtype = FKV_Q8;
   FAILS(FKV_INVALID_ARGUMENT, "dtype", fkv_kvset_to_llama_state(set, &o, &state, NULL, &error));
   o.dtype = FKV_BF16;

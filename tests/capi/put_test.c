@@ -200,6 +200,13 @@ static void what_cannot_be(fkv_store* store) {
   bad[1].n_kept = kDocument + 1;
   FAILS(FKV_INVALID_ARGUMENT, "41 entries of a document of 40", fkv_store_put(store, &o, &id, &error));
   bad[1] = layers[1];
+  o.n_kv_heads = 0;
+  FAILS(FKV_INVALID_ARGUMENT, "n_kv_heads is 0", fkv_store_put(store, &o, &id, &error));
+  o.n_kv_heads = 0xffffffffu;
+  o.head_dim = 0xffffffffu;
+  FAILS(FKV_INVALID_ARGUMENT, "addresses", fkv_store_put(store, &o, &id, &error));
+  o = request();
+  o.layers = bad;
   bad[1].origins = NULL;
   o.origin_rows = 1000000;
   FAILS(FKV_INVALID_ARGUMENT, "origin_rows", fkv_store_put(store, &o, &id, &error));

@@ -24,6 +24,22 @@ static int stop_reading(void* user, uint64_t read, uint64_t total) {
   return 0;
 }
 
+typedef struct heard {
+  fkv_model* model;
+  int tokens, refused;
+} heard;
+
+/* A callback that asks its own model is told so, and the call goes on; the third token is the last. */
+static int on_token(void* user, int32_t token) {
+  heard* h = (heard*)user;
+  fkv_ask_options inner;
+  fkv_id id;
+  memset(&inner, 0, sizeof(inner));
+  inner.struct_size = sizeof(inner);
+  h->refused += fkv_ask_id(h->model, NULL, &inner, &id, NULL) == FKV_INVALID_ARGUMENT && token >= 0;
+  return ++h->tokens < 3;
+}
+
 static fkv_ask_options request(void) {
   fkv_ask_options o;
   memset(&o, 0, sizeof(o));
@@ -182,7 +198,9 @@ int main(int argc, char** argv) {
   FAILS(FKV_PERMISSION_DENIED, "", (reader = open_store(argv[2], FKV_READ), fkv_store_remove(reader, &id, &error)));
   fkv_store_close(reader);
   OK(fkv_store_remove(store, &id, &error));
+  fkv_entry_free(entry);
   FAILS(FKV_NOT_FOUND, "", fkv_store_find(store, &id, &entry, &error));
+  CHECK(entry == NULL); /* what a failed call would have returned */
   fkv_store_close(store);
   /* A fetched set outlives entry and store. */
   check_tensors(set, info.n_kv_heads, info.head_dim);
@@ -192,7 +210,29 @@ int main(int argc, char** argv) {
 
   /* Stopping: by a callback, and by a flag. */
   {
+    const int32_t some[2] = {7, 9};
+    const int32_t none_of_them = 1 << 30;
+    heard h;
+    double mean = 1;
+    h.model = model;
+    h.tokens = h.refused = 0;
+    ask = request();
+    ask.on_token = on_token;
+    ask.user = &h;
+    fkv_answer_free(second);
+    second = NULL;
+    OK(fkv_ask(model, NULL, &ask, &second, &error));
+    OK(fkv_answer_get_info(second, &two, &error));
+    CHECK(h.tokens == 3 && h.refused == 3 && two.token_count == 3 && !two.ended);
+    ask = request();
+    OK(fkv_score(model, NULL, &ask, some, 2, &mean, &error));
+    CHECK(mean < 0);
+    FAILS(FKV_INVALID_ARGUMENT, "no token", fkv_score(model, NULL, &ask, &none_of_them, 1, &mean, &error));
+    FAILS(FKV_INVALID_ARGUMENT, "none", fkv_score(model, NULL, &ask, some, 0, &mean, &error));
+  }
+  {
     const volatile int32_t cancel = 1;
+    volatile double zero = 0;
     fkv_answer* none = NULL;
     ask = request();
     ask.on_progress = stop_reading;
@@ -201,10 +241,15 @@ int main(int argc, char** argv) {
     ask.cancel = &cancel;
     FAILS(FKV_UNAVAILABLE, "", fkv_compress(model, NULL, &ask, &none, &error));
     CHECK(none == NULL);
+    ask.temperature = 0.0 / zero;
+    FAILS(FKV_INVALID_ARGUMENT, "temperature", fkv_ask(model, NULL, &ask, &none, &error));
+    ask = request();
+    ask.keep = 0;
+    ask.ratio = 0.0 / zero;
+    FAILS(FKV_INVALID_ARGUMENT, "ratio", fkv_ask(model, NULL, &ask, &none, &error));
   }
   fkv_answer_free(first);
   fkv_answer_free(second);
-  fkv_entry_free(entry);
   fkv_listing_free(listing);
   fkv_kvset_free(layer);
   fkv_kvset_free(set);

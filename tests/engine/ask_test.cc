@@ -33,6 +33,7 @@ class FaultyStream final : public EntryStream {
       : inner_(std::move(inner)), failure_(std::move(failure)) {}
   const EntryInfo& info() const override { return inner_->info(); }
   Result<KvLayer> layer(std::uint32_t) override { return failure_; }
+  Result<OwnedLayer> hold(std::uint32_t) override { return failure_; }
   Result<OwnedLayer> take(std::uint32_t) override { return failure_; }
   Result<KvSet> finish() override { return failure_; }
 
