@@ -1,4 +1,5 @@
 // compress and ask: from the caller's options to an engine::Request, and from what came of it to an answer.
+#include <memory>
 #include <utility>
 
 #include "capi/guard.h"
@@ -223,8 +224,8 @@ fkv_code fkv_ask_tokens(fkv_model* model, const fkv_ask_options* options, fkv_to
     if (prompt_alone && texts.prompt.empty()) return Status::invalid_argument(std::string(kNoPrompt));
     FINCHKV_ASSIGN_OR_RETURN(model::PromptTokens tokens, prompt_alone ? tokenize_texts(texts, *model->model)
                                                                       : read_tokens(o, texts, *model->model));
-    std::unique_ptr<fkv_tokens> of_document;
-    if (document != nullptr) of_document.reset(new fkv_tokens{std::move(tokens.document)});
+    auto of_document = std::make_unique<fkv_tokens>();
+    of_document->ids = std::move(tokens.document);
     if (prompt != nullptr) *prompt = new fkv_tokens{std::move(tokens.prompt)};
     if (document != nullptr) *document = of_document.release();
     return Status::ok();

@@ -430,8 +430,8 @@ FKV_API fkv_code fkv_ask(fkv_model* model, fkv_store* store, const fkv_ask_optio
 FKV_API fkv_code fkv_ask_id(fkv_model* model, fkv_store* store, const fkv_ask_options* options, fkv_id* id,
                             fkv_error** error);
 
-/* The token ids that fkv_ask makes of document and prompt, the chat template included: another engine that has the set
- * goes on with the prompt's. Needs no weights. Either may be NULL; where `document` is, no document needs to be given. */
+/* The token ids that fkv_ask makes of document and prompt, the chat template included: another engine that has the
+ * set goes on with the prompt's. Needs no weights. Either may be NULL; without `document`, none needs to be given. */
 FKV_API fkv_code fkv_ask_tokens(fkv_model* model, const fkv_ask_options* options, fkv_tokens** document,
                                 fkv_tokens** prompt, fkv_error** error);
 

@@ -14,8 +14,7 @@ namespace {
 Result<std::int64_t> resolve_budget(const ReadRequest& r, const Policy& policy) {
   const auto n = static_cast<std::int64_t>(r.document.size());
   if (r.keep && r.ratio) return Status::invalid_argument("keep and ratio were both given; give one");
-  if (r.keep && *r.keep < 1)
-    return Status::invalid_argument(fmt::format("keep is {}; it must be 1 or more", *r.keep));
+  if (r.keep && *r.keep < 1) return Status::invalid_argument(fmt::format("keep is {}; it must be 1 or more", *r.keep));
   const double ratio = r.ratio.value_or(kDefaultRatio);
   if (!(ratio >= 1) || !std::isfinite(ratio))
     return Status::invalid_argument(fmt::format("ratio is {}; it must be 1 or more", ratio));

@@ -269,3 +269,9 @@ def test_a_model_gives_the_ids_that_asking_makes(store, smollm2, golden):
     assert smollm2.encode_prompt(prompt, chat_template="plain") != golden["prompt"]
     with pytest.raises(finchkv.InvalidArgument, match="the prompt is empty"):
         smollm2.encode_prompt("")
+
+
+@pytest.mark.parametrize("name", ["keep", "chunk", "seed", "max_tokens"])
+def test_a_negative_number_is_named(store, tiny, document, prompt, name):
+    with pytest.raises(ValueError, match=f"{name} is -1: it must be 0 or more"):
+        store.ask(tiny, document, prompt, **{name: -1})
