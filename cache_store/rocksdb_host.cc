@@ -207,7 +207,8 @@ Result<bool> RocksDbHost::catch_up() {
 
 Status RocksDbHost::prepare_to_write() {
   if (is_reader()) {
-    return Status::permission_denied(fmt::format("the store {} was opened for reading only", directory_));
+    return Status::permission_denied(
+        fmt::format("the store {} was opened for reading only; open it for writing", directory_));
   }
   if (!write_failed_.load()) return Status::ok();
   const std::lock_guard lock(reopen_mutex_);

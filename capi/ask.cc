@@ -1,4 +1,5 @@
 // compress and ask: from the caller's options to an engine::Request, and from what came of it to an answer.
+#include <memory>
 #include <utility>
 
 #include "capi/guard.h"
@@ -10,6 +11,8 @@ namespace {
 
 constexpr std::uint64_t kDefaultTokens = 128;
 constexpr std::uint64_t kMostTokens = 1ULL << 40U;  // far past any context window, inside every integer
+
+constexpr std::string_view kNoPrompt = "the prompt is empty; there is nothing to answer";
 
 struct Texts {
   std::string reader, policy, label, instruction, system, chat_template;
@@ -31,19 +34,25 @@ Result<Texts> read_texts(const fkv_ask_options& o) {
   return t;
 }
 
+/// Texts with the chat template around them. An empty one gives the template's part alone.
+Result<model::PromptTokens> tokenize_texts(const Texts& t, const model::Model& m) {
+  model::ChatTemplate chat = m.chat_template();
+  if (!t.chat_template.empty()) {
+    FINCHKV_ASSIGN_OR_RETURN(chat, model::chat_template_from_name(t.chat_template));
+  }
+  model::PromptTexts texts{.document = t.document, .prompt = t.prompt};
+  if (!t.instruction.empty()) texts.instruction = t.instruction;
+  if (!t.system.empty()) texts.system = t.system;
+  return model::tokenize_prompt(m.tokenizer(), chat, texts);
+}
+
+bool gives_tokens(const fkv_ask_options& o) { return o.document_token_count != 0 || o.prompt_token_count != 0; }
+
 Result<model::PromptTokens> read_tokens(const fkv_ask_options& o, const Texts& t, const model::Model& m) {
-  const bool ids = o.document_token_count != 0 || o.prompt_token_count != 0;
-  if (!ids) {
+  if (!gives_tokens(o)) {
     if (t.document.empty()) return Status::invalid_argument("the document is empty; there is nothing to read");
-    if (t.prompt.empty()) return Status::invalid_argument("the prompt is empty; there is nothing to answer");
-    model::ChatTemplate chat = m.chat_template();
-    if (!t.chat_template.empty()) {
-      FINCHKV_ASSIGN_OR_RETURN(chat, model::chat_template_from_name(t.chat_template));
-    }
-    model::PromptTexts texts{.document = t.document, .prompt = t.prompt};
-    if (!t.instruction.empty()) texts.instruction = t.instruction;
-    if (!t.system.empty()) texts.system = t.system;
-    return model::tokenize_prompt(m.tokenizer(), chat, texts);
+    if (t.prompt.empty()) return Status::invalid_argument(std::string(kNoPrompt));
+    return tokenize_texts(t, m);
   }
   if (!t.document.empty() || !t.prompt.empty()) {
     return Status::invalid_argument("document and prompt are given as texts and as tokens: give one of them");
@@ -232,6 +241,27 @@ fkv_code fkv_score(fkv_model* model, fkv_store* store, const fkv_ask_options* op
     if (answer.empty()) return Status::invalid_argument("answer_tokens are none: there is nothing to score");
     for (const std::int32_t id : answer) FINCHKV_RETURN_IF_ERROR(check_token(*model->model, id));
     FINCHKV_ASSIGN_OR_RETURN(*mean_log_likelihood, score(*model, store, o, answer));
+    return Status::ok();
+  });
+}
+
+fkv_code fkv_ask_tokens(fkv_model* model, const fkv_ask_options* options, fkv_tokens** document, fkv_tokens** prompt,
+                        fkv_error** error) {
+  return guard(error, [&]() -> Status {
+    if (document != nullptr) *document = nullptr;
+    if (prompt != nullptr) *prompt = nullptr;
+    FINCHKV_RETURN_IF_ERROR(must_be_given(model, "model"));
+    FINCHKV_ASSIGN_OR_RETURN(const fkv_ask_options o, read_struct(options, "fkv_ask_options"));
+    FINCHKV_ASSIGN_OR_RETURN(const Texts texts, read_texts(o));
+    // Only the prompt is wanted where the document is not at hand any more: its ids do not depend on the document.
+    const bool prompt_alone = document == nullptr && texts.document.empty() && !gives_tokens(o);
+    if (prompt_alone && texts.prompt.empty()) return Status::invalid_argument(std::string(kNoPrompt));
+    FINCHKV_ASSIGN_OR_RETURN(model::PromptTokens tokens, prompt_alone ? tokenize_texts(texts, *model->model)
+                                                                      : read_tokens(o, texts, *model->model));
+    auto of_document = std::make_unique<fkv_tokens>();
+    of_document->ids = std::move(tokens.document);
+    if (prompt != nullptr) *prompt = new fkv_tokens{std::move(tokens.prompt)};
+    if (document != nullptr) *document = of_document.release();
     return Status::ok();
   });
 }

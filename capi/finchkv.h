@@ -537,6 +537,11 @@ FKV_API fkv_code fkv_ask_id(fkv_model* model, fkv_store* store, const fkv_ask_op
 FKV_API fkv_code fkv_score(fkv_model* model, fkv_store* store, const fkv_ask_options* options,
                            const int32_t* answer_tokens, size_t count, double* mean_log_likelihood, fkv_error** error);
 
+/* The token ids that fkv_ask makes of document and prompt, the chat template included: another engine that has the
+ * set goes on with the prompt's. Needs no weights. Either may be NULL; without `document`, none needs to be given. */
+FKV_API fkv_code fkv_ask_tokens(fkv_model* model, const fkv_ask_options* options, fkv_tokens** document,
+                                fkv_tokens** prompt, fkv_error** error);
+
 typedef struct fkv_answer_info {
   size_t struct_size;
   fkv_id id;

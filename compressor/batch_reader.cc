@@ -170,7 +170,7 @@ bool BatchReader::after_no_memory(std::vector<Document> members, bool touched, c
   const std::size_t free = model_->device().free_memory();
   alone.end(Status::resource_exhausted(fmt::format(
       "the document of {} tokens does not fit into the device's memory: what is kept of it takes {} bytes, a pass of "
-      "{} rows {} or more, and {} are free ({}); lower --keep or --chunk",
+      "{} rows {} or more, and {} are free ({}); lower keep or chunk",
       plan.document.size(), state, alone.first_rows(), pass, free, why.message())));
   return true;
 }

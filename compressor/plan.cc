@@ -13,12 +13,11 @@ namespace {
 
 Result<std::int64_t> resolve_budget(const ReadRequest& r, const Policy& policy) {
   const auto n = static_cast<std::int64_t>(r.document.size());
-  if (r.keep && r.ratio) return Status::invalid_argument("--keep and --ratio were both given; give one");
-  if (r.keep && *r.keep < 1)
-    return Status::invalid_argument(fmt::format("--keep is {}; it must be 1 or more", *r.keep));
+  if (r.keep && r.ratio) return Status::invalid_argument("keep and ratio were both given; give one");
+  if (r.keep && *r.keep < 1) return Status::invalid_argument(fmt::format("keep is {}; it must be 1 or more", *r.keep));
   const double ratio = r.ratio.value_or(kDefaultRatio);
   if (!(ratio >= 1) || !std::isfinite(ratio))
-    return Status::invalid_argument(fmt::format("--ratio is {}; it must be 1 or more", ratio));
+    return Status::invalid_argument(fmt::format("ratio is {}; it must be 1 or more", ratio));
   if (policy.keeps_everything()) return n;
   if (r.keep) return std::min(*r.keep, n);
   return std::clamp<std::int64_t>(static_cast<std::int64_t>(std::ceil(static_cast<double>(n) / ratio)), 1, n);
@@ -61,7 +60,7 @@ Result<Plan> resolve_plan(const ReadRequest& r, const model::ModelConfig& config
     window_name = "sliding window";
   }
   if (r.chunk && *r.chunk < 1)
-    return Status::invalid_argument(fmt::format("--chunk is {}; it must be 1 or more", *r.chunk));
+    return Status::invalid_argument(fmt::format("chunk is {}; it must be 1 or more", *r.chunk));
   // A document that fits as a whole leaves room for any chunk; else what the kept entries and the prompt leave.
   const std::int64_t fits = n + prompt <= window ? n : window - prompt - plan.budget;
   std::int64_t chunk = r.chunk ? *r.chunk : std::max<std::int64_t>(1, std::min(kDefaultChunk, fits));
@@ -73,7 +72,7 @@ Result<Plan> resolve_plan(const ReadRequest& r, const model::ModelConfig& config
   if (reading > window) {
     return Status::invalid_argument(
         fmt::format("reading needs keep {} + chunk {} + prompt {} = {} positions, but the model's {} is {}: lower "
-                    "--keep, --chunk or the prompt",
+                    "keep, chunk or the prompt",
                     plan.budget, plan.chunk, prompt, plan.budget + plan.chunk + prompt, window_name, window));
   }
   if (r.answer_tokens < 0)
@@ -85,7 +84,7 @@ Result<Plan> resolve_plan(const ReadRequest& r, const model::ModelConfig& config
   if (answering > static_cast<std::uint64_t>(window)) {
     return Status::invalid_argument(
         fmt::format("answering needs keep {} + prompt {} + max-tokens {} = {} positions, but the model's {} is {}: "
-                    "lower --keep or --max-tokens",
+                    "lower keep or max-tokens",
                     plan.budget, asked, r.answer_tokens, answering, window_name, window));
   }
   return plan;

@@ -123,10 +123,12 @@ Status Parser::read_header() {
   }
   if (!read(n_tensors_) || !read(n_keys_)) return truncated("the header");
   if (n_keys_ > left() / kLeastKeyBytes) {
-    return corrupt("claims {} metadata keys, but only {} bytes follow", n_keys_, left());
+    return corrupt("claims {} metadata keys, but only {} bytes follow; it is truncated or damaged, fetch it again",
+                   n_keys_, left());
   }
   if (n_tensors_ > left() / kLeastTensorBytes) {
-    return corrupt("claims {} tensors, but only {} bytes follow", n_tensors_, left());
+    return corrupt("claims {} tensors, but only {} bytes follow; it is truncated or damaged, fetch it again",
+                   n_tensors_, left());
   }
   if (n_keys_ > kMaxKeys) return unsupported("has {} metadata keys; at most {} are read", n_keys_, kMaxKeys);
   if (n_tensors_ > kMaxTensors) return unsupported("has {} tensors; at most {} are read", n_tensors_, kMaxTensors);

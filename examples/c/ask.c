@@ -2,6 +2,8 @@
  *
  *   cc ask.c $(pkg-config --cflags --libs finchkv) -o ask
  *   ./ask MODEL.gguf STORE DOCUMENT.txt "the question"
+ *
+ * A prefix that the system does not know: PKG_CONFIG_PATH=PREFIX/lib/pkgconfig, and LD_LIBRARY_PATH=PREFIX/lib to run.
  */
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,6 +1,8 @@
 // Lists a store's entries and fetches each, beside whoever writes to it.
 //
 //	CGO_CFLAGS=$(pkg-config --cflags finchkv) CGO_LDFLAGS=$(pkg-config --libs finchkv) go run read.go STORE
+//
+// A prefix that the system does not know: PKG_CONFIG_PATH=PREFIX/lib/pkgconfig, and LD_LIBRARY_PATH=PREFIX/lib to run.
 package main
 
 /*

@@ -1,7 +1,7 @@
 // Lists a store's entries and fetches each, beside whoever writes to it; by way of JNA, which needs no native code of
 // ours (https://github.com/java-native-access/jna, Debian's libjna-java).
 //
-//   java -cp /usr/share/java/jna.jar -Djna.library.path=DIRECTORY_OF_LIBFINCHKV Read.java STORE
+//   java -cp /usr/share/java/jna.jar -Djna.library.path=PREFIX/lib Read.java STORE
 
 import com.sun.jna.Library;
 import com.sun.jna.Memory;

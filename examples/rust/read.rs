@@ -1,6 +1,6 @@
 //! Lists a store's entries and fetches each, beside whoever writes to it.
 //!
-//!     rustc read.rs -L native=DIRECTORY_OF_LIBFINCHKV && ./read STORE
+//!     rustc read.rs -L native=PREFIX/lib && LD_LIBRARY_PATH=PREFIX/lib ./read STORE
 //!
 //! The structs are those of finchkv.h as far as they are used here: `struct_size` says how much of one there is.
 

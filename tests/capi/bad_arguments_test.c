@@ -35,6 +35,7 @@ static void nothing_at_all(void) {
   FAILS(FKV_INVALID_ARGUMENT, "NULL", fkv_compress(NULL, NULL, NULL, NULL, &error));
   FAILS(FKV_INVALID_ARGUMENT, "NULL", fkv_ask(NULL, NULL, NULL, NULL, &error));
   FAILS(FKV_INVALID_ARGUMENT, "NULL", fkv_ask_id(NULL, NULL, NULL, &id, &error));
+  FAILS(FKV_INVALID_ARGUMENT, "NULL", fkv_ask_tokens(NULL, NULL, NULL, NULL, &error));
   FAILS(FKV_INVALID_ARGUMENT, "NULL", fkv_store_put(NULL, NULL, &id, &error));
   FAILS(FKV_INVALID_ARGUMENT, "NULL", fkv_store_put_id(NULL, NULL, &id, &error));
   FAILS(FKV_INVALID_ARGUMENT, "NULL", fkv_answer_get_info(NULL, NULL, &error));

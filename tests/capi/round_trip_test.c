@@ -128,6 +128,32 @@ static void check_tensors(const fkv_kvset* set, int64_t heads, int64_t d) {
   halves->deleter(halves);
 }
 
+/* Ids come back as they were given; of texts this model has none (bindings/python/tests/test_store.py has one that
+ * does). */
+static void check_ask_tokens(fkv_model* model) {
+  fkv_ask_options ask;
+  fkv_tokens *read = NULL, *asked = NULL;
+  const int32_t* ids;
+  size_t count = 0;
+  memset(&ask, 0, sizeof(ask));
+  ask.struct_size = sizeof(ask);
+  FAILS(FKV_INVALID_ARGUMENT, "the prompt is empty", fkv_ask_tokens(model, &ask, NULL, &asked, &error));
+  ask.prompt = str("who?");
+  FAILS(FKV_INVALID_ARGUMENT, "the document is empty", fkv_ask_tokens(model, &ask, &read, &asked, &error));
+  FAILS(FKV_UNSUPPORTED, "no merges", fkv_ask_tokens(model, &ask, NULL, &asked, &error));
+  CHECK(read == NULL && asked == NULL);
+  ask = request();
+  OK(fkv_ask_tokens(model, &ask, &read, &asked, &error));
+  ids = fkv_tokens_data(read, &count);
+  CHECK(count == kDocument && memcmp(ids, document, sizeof(document)) == 0);
+  ids = fkv_tokens_data(asked, &count);
+  CHECK(count == kPrompt && memcmp(ids, prompt, sizeof(prompt)) == 0);
+  fkv_tokens_free(read);
+  fkv_tokens_free(asked);
+  OK(fkv_ask_tokens(model, &ask, &read, NULL, &error));
+  fkv_tokens_free(read);
+}
+
 int main(int argc, char** argv) {
   fkv_model* model;
   fkv_store* store;
@@ -152,6 +178,7 @@ int main(int argc, char** argv) {
   for (i = 0; i < kPrompt; ++i) prompt[i] = (int32_t)(5 + (i * 11) % 250);
 
   model = open_model(argv[1]);
+  check_ask_tokens(model);
   store = open_store(argv[2], FKV_WRITE);
   ask = request();
   ask.on_progress = on_progress;

@@ -79,25 +79,25 @@ TEST_F(PlanTest, KeepAboveTheDocumentIsTheDocument) {
 
 TEST_F(PlanTest, BadBudgetsAreNamed) {
   request.keep = 0;
-  expect_refused({"--keep is 0"});
+  expect_refused({"keep is 0"});
   request.keep = -7;
-  expect_refused({"--keep is -7"});
+  expect_refused({"keep is -7"});
   request.keep = 10;
   request.ratio = 4;
-  expect_refused({"--keep", "--ratio"});
+  expect_refused({"keep", "ratio"});
   request.keep.reset();
   for (const double ratio :
        {0.0, 0.99, -3.0, std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity()}) {
     request.ratio = ratio;
-    expect_refused({"--ratio is"});
+    expect_refused({"ratio is"});
   }
 }
 
 TEST_F(PlanTest, BadChunksAreNamed) {
   request.chunk = 0;
-  expect_refused({"--chunk is 0"});
+  expect_refused({"chunk is 0"});
   request.chunk = -1;
-  expect_refused({"--chunk is -1"});
+  expect_refused({"chunk is -1"});
 }
 
 TEST_F(PlanTest, ChunkIsNeverMoreThanTheDocument) {

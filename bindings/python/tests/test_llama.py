@@ -65,3 +65,21 @@ def test_llama_cpp_decodes_along_the_golden_text(smollm2, smollm2_path, store, g
         same += sum(a == b for a, b in zip(top, case["greedy"], strict=True))
         total += len(case["greedy"])
     assert same / total >= 0.95
+
+
+def test_a_prompt_that_was_asked_before_does_not_go_on_from_a_set(smollm2, smollm2_path, store, golden):
+    """llama-cpp-python keeps what is in its cache that a prompt begins with; what a set is, no prompt begins with."""
+    llama_cpp = pytest.importorskip("llama_cpp")
+    llm = llama_cpp.Llama(str(smollm2_path), n_ctx=1024, n_threads=1, n_threads_batch=1, verbose=False)
+
+    def first(ids, **how):
+        return [token for token, _ in zip(llm.generate(ids, temp=0, **how), range(8), strict=False)]
+
+    other = llm.tokenize(b"The capital of France is Paris. The capital of Italy is")
+    alone = first(other)
+    made = store.compress(smollm2, golden["doc"], golden["prompt"], keep=64)
+    at = llama.restore(store.get(made.id), llm)
+    assert first(other) == alone
+    assert llama.restore(store.get(made.id), llm) == at == 64
+    from_set = first(golden["prompt"], reset=False)
+    assert llama.restore(store.get(made.id), llm) == at and first(golden["prompt"], reset=False) == from_set

@@ -258,3 +258,20 @@ def test_smollm2_answers_as_the_golden_data_say(smollm2, golden, store):
         policy=case["policy"], max_tokens=24, on_text=pieces.append,
     )  # fmt: skip
     assert answer.tokens == case["greedy"] and answer.answer == case["text"] == "".join(pieces)
+
+
+def test_a_model_gives_the_ids_that_asking_makes(store, smollm2, golden):
+    document, prompt = golden["document_text"], golden["prompt_text"]
+    ids = smollm2.encode(document, prompt)
+    assert ids == (golden["doc"], golden["prompt"])
+    assert smollm2.encode_prompt(prompt) == golden["prompt"]
+    assert store.ask_id(smollm2, *ids, keep=64) == store.ask_id(smollm2, document, prompt, keep=64)
+    assert smollm2.encode_prompt(prompt, chat_template="plain") != golden["prompt"]
+    with pytest.raises(finchkv.InvalidArgument, match="the prompt is empty"):
+        smollm2.encode_prompt("")
+
+
+@pytest.mark.parametrize("name", ["keep", "chunk", "seed", "max_tokens"])
+def test_a_negative_number_is_named(store, tiny, document, prompt, name):
+    with pytest.raises(ValueError, match=f"{name} is -1: it must be 0 or more"):
+        store.ask(tiny, document, prompt, **{name: -1})

@@ -8,9 +8,10 @@
         kv = store.get(result.id)
         keys, values = kv.numpy(0)
 
-`finchkv.hf` takes stored sets into transformers and brings caches from there.
+`finchkv.hf` takes stored sets into transformers and brings caches from there, `finchkv.llama` does it for llama.cpp.
 """
 
+from . import llama
 from ._library import version as _version
 from .ask import Answer, AskOptions, Cancel
 from .errors import (
@@ -36,5 +37,5 @@ __version__ = _version()
 __all__ = [
     "Answer", "AskOptions", "Cancel", "Corrupt", "DeadlineExceeded", "Entry", "Error", "Fetch", "Internal",
     "InvalidArgument", "KvSet", "Model", "NotFound", "PermissionDenied", "PutLayer", "PutRequest", "ResourceExhausted",
-    "Rope", "Store", "Unavailable", "Unsupported", "__version__",
+    "Rope", "Store", "Unavailable", "Unsupported", "__version__", "llama",
 ]  # fmt: skip

@@ -188,8 +188,12 @@ def make_options(document: Text, prompt: Text, options: AskOptions) -> tuple[Str
     for text in ("instruction", "system", "chat_template", "reader", "policy", "label"):
         struct.set_text(text, options.get(text))  # type: ignore[arg-type]
     for number in ("keep", "ratio", "chunk", "seed", "max_tokens", "temperature", "top_p", "sampling_seed"):
-        if options.get(number) is not None:
-            setattr(o, number, options[number])
+        given = options.get(number)
+        if given is not None:
+            try:
+                setattr(o, number, given)
+            except OverflowError:
+                raise ValueError(f"{number} is {given}: it must be 0 or more, and less than 2^64") from None
     for flag in ("pinned", "shared", "refresh", "zstd"):
         setattr(o, flag, 1 if options.get(flag) else 0)
     o.no_document_tokens = 0 if options.get("document_tokens", True) else 1

@@ -1,7 +1,8 @@
 """Sets as llama.cpp's sequence states, and back; with or without llama-cpp-python.
 
     llm = llama_cpp.Llama("model.gguf", n_ctx=2048)
-    next_position = finchkv.llama.restore(kv, llm)   # then decode the prompt from there on
+    finchkv.llama.restore(kv, llm)
+    llm.generate(model.encode_prompt("Who signed it?"), temp=0, reset=False)   # reset=True would drop the set
 
 Nothing here imports llama_cpp: `to_state` and `from_state` are bytes to sets and back, and `restore` uses the module
 that the caller's object came from. Layout and limits: docs/formats.md, "llama.cpp sequence state".
@@ -110,5 +111,7 @@ def restore(kv: KvSet, llm: Any, *, sequence: int = 0, base: int = 0) -> int:
     if llama_cpp.llama_state_seq_set_data(llm.ctx, buffer, len(state.data), sequence) == 0:
         raise RuntimeError("llama.cpp refused the state: it is of a model of another shape, or the cache is full")
     if sequence == 0:
+        # What the positions hold is no text: ids of an earlier prompt here would let a later one go on from the set.
+        llm.input_ids[: state.next_position] = -1
         llm.n_tokens = state.next_position
     return state.next_position

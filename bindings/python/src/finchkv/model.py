@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ._library import Handle, Struct, call, ffi, lib, take_text
+from ._library import CData, Handle, Struct, call, ffi, lib, take_text
 from .types import PathLike
 
 
@@ -65,12 +65,33 @@ class Model:
         out = ffi.new("fkv_tokens**")
         with self._handle.use() as p:
             call(lib.fkv_model_tokenize, p, texts.view(text), 1 if parse_special else 0, out)
-        try:
-            count = ffi.new("size_t*")
-            data = lib.fkv_tokens_data(out[0], count)
-            return list(ffi.unpack(data, count[0])) if count[0] else []
-        finally:
-            lib.fkv_tokens_free(out[0])
+        return _take_tokens(out[0])
+
+    def encode(
+        self,
+        document: str,
+        prompt: str,
+        *,
+        instruction: str | None = None,
+        system: str | None = None,
+        chat_template: str | None = None,
+    ) -> tuple[list[int], list[int]]:
+        """Token ids of document and prompt as `Store.ask` makes them, the chat template and BOS included. Another
+        engine that has the set goes on with the prompt's. None: as `Store.ask` has it."""
+        options = _texts(prompt, instruction, system, chat_template)
+        options.set_text("document", document)
+        of_document, of_prompt = ffi.new("fkv_tokens**"), ffi.new("fkv_tokens**")
+        with self._handle.use() as p:
+            call(lib.fkv_ask_tokens, p, options.pointer, of_document, of_prompt)
+        return _take_tokens(of_document[0]), _take_tokens(of_prompt[0])
+
+    def encode_prompt(self, prompt: str, *, chat_template: str | None = None) -> list[int]:
+        """The prompt's ids alone, which do not depend on the document: `encode(document, prompt)[1]`."""
+        options = _texts(prompt, None, None, chat_template)
+        out = ffi.new("fkv_tokens**")
+        with self._handle.use() as p:
+            call(lib.fkv_ask_tokens, p, options.pointer, ffi.NULL, out)
+        return _take_tokens(out[0])
 
     def detokenize(self, tokens: Sequence[int]) -> str:
         """The text of token ids."""
@@ -92,3 +113,22 @@ class Model:
 
     def __repr__(self) -> str:
         return f"<finchkv.Model {self.path!r}{' closed' if self._handle.closed else ''}>"
+
+
+def _texts(prompt: str, instruction: str | None, system: str | None, chat_template: str | None) -> Struct:
+    options = Struct("fkv_ask_options")
+    for name, text in (
+        ("prompt", prompt), ("instruction", instruction), ("system", system), ("chat_template", chat_template),
+    ):  # fmt: skip
+        options.set_text(name, text)
+    return options
+
+
+def _take_tokens(tokens: CData) -> list[int]:
+    """An fkv_tokens as a list; frees it."""
+    try:
+        count = ffi.new("size_t*")
+        data = lib.fkv_tokens_data(tokens, count)
+        return list(ffi.unpack(data, count[0])) if count[0] else []
+    finally:
+        lib.fkv_tokens_free(tokens)
