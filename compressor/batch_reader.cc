@@ -112,7 +112,7 @@ void BatchReader::admit(bool memory_may_come) {
   }
 }
 
-void BatchReader::release() {
+void BatchReader::release_memory() {
   scratch_ = ReadScratch(*model_);
   model_->release_activations();
 }
@@ -143,7 +143,7 @@ bool BatchReader::after_no_memory(std::vector<Document> members, bool touched, c
   const Plan& plan = alone.job.plan;
   if (!std::exchange(released_, true)) {  // earlier, larger passes may have left what this one does not need
     alone.reading.reset();
-    release();
+    release_memory();
     waiting_.push_front(std::move(alone));
     return true;
   }
@@ -153,7 +153,7 @@ bool BatchReader::after_no_memory(std::vector<Document> members, bool touched, c
     waiting_.push_front(std::move(alone));
     return false;
   }
-  release();
+  release_memory();
   const std::size_t state = plan.reader->state_bytes(plan, *model_);
   const std::size_t pass =
       scratch_.missing_bytes(plan.reader->scratch_needs(plan, *model_)) + model_->missing_bytes(alone.first_rows());
