@@ -15,7 +15,9 @@ TEST(ReadPool, UsesTheProcessorsThatItMay) {
   const int there = usable_processors();
   EXPECT_GE(ReadPool::usual_threads(), 2U);
   EXPECT_LE(ReadPool::usual_threads(), 15U);
-  if (there > 3 && there <= 16) EXPECT_EQ(ReadPool::usual_threads(), static_cast<std::size_t>(there - 1));
+  if (there > 3 && there <= 16) {
+    EXPECT_EQ(ReadPool::usual_threads(), static_cast<std::size_t>(there - 1));
+  }
   std::thread([] {
     cpu_set_t all, one;
     CPU_ZERO(&all);
