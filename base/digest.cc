@@ -60,9 +60,11 @@ void BlockHasher::update(std::span<const std::byte> data) {
 
 BlockDigest BlockHasher::digest() {
   const BlockDigest out = canonical(XXH3_128bits_digest(&state_->xxh));
-  XXH3_128bits_reset(&state_->xxh);
+  reset();
   return out;
 }
+
+void BlockHasher::reset() { XXH3_128bits_reset(&state_->xxh); }
 
 std::string to_hex(std::span<const std::uint8_t> bytes) {
   static constexpr char kDigits[] = "0123456789abcdef";

@@ -35,7 +35,8 @@ class BlockHasher {
   BlockHasher& operator=(const BlockHasher&) = delete;
 
   void update(std::span<const std::byte> data);
-  [[nodiscard]] BlockDigest digest();  ///< of everything since the last digest()
+  [[nodiscard]] BlockDigest digest();  ///< of everything since the last digest() or reset()
+  void reset();                        ///< forgets what came since then
 
  private:
   struct State;

@@ -105,9 +105,7 @@ Status check_quantised(DType layout, GroupAxis axis, const QuantisedShape& shape
   for (std::uint64_t h = 0; h < shape.heads; ++h) {
     for (std::uint64_t token = 0; token < shape.tokens; token += tile_tokens) {
       if (!all_finite_f16(in.subspan(at, header))) return not_finite(layout, h, token);
-      const std::uint64_t tokens = std::min(tile_tokens, shape.tokens - token);
-      at += header + shape.channels * (keys ? quant_bytes(layout, tokens) : 0) +
-            (keys ? 0 : quant_bytes(layout, shape.channels));
+      at += head_bytes(layout, axis, {1, std::min(tile_tokens, shape.tokens - token), shape.channels});
     }
   }
   return Status::ok();

@@ -44,17 +44,17 @@ void relax() {
 #endif
 }
 
+// Long enough to bridge the gap between two ops of a decode step, short enough not to burn a core between requests.
+constexpr auto kSpin = std::chrono::microseconds(200);
+
+}  // namespace
+
 int usable_processors() {
   cpu_set_t set;
   CPU_ZERO(&set);
   if (sched_getaffinity(0, sizeof(set), &set) == 0) return std::max(1, CPU_COUNT(&set));
   return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
 }
-
-// Long enough to bridge the gap between two ops of a decode step, short enough not to burn a core between requests.
-constexpr auto kSpin = std::chrono::microseconds(200);
-
-}  // namespace
 
 // Workers enter a region through its gate while it is open and leave it again; the caller closes the gate when no task
 // is left and waits only for those inside. A worker that the system did not schedule in time is not waited for.

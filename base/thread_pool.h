@@ -18,6 +18,9 @@
 
 namespace finchkv {
 
+/// How many processors the calling thread may run on (its affinity, a container's set of processors), at least 1.
+[[nodiscard]] int usable_processors();
+
 class ThreadPool {
  public:
   /// n_threads counts the caller; 0 means one per processor that this process may use.

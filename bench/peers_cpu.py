@@ -62,7 +62,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("peer", choices=["llama", "transformers"])
     parser.add_argument("model")
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     args = parser.parse_args()
     run = llama if args.peer == "llama" else transformers_bf16
     print(json.dumps(run(args.model, args.threads)))

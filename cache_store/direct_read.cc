@@ -78,6 +78,7 @@ class DirectFile final : public rocksdb::FSRandomAccessFileOwnerWrapper {
     const std::size_t end = before + read.into_.size();
     std::byte* const start = read.into_.data() - before;
     target()->Hint(kSequential);
+    read.hasher_.reset();  // an earlier read may have failed in the middle of its value
     std::size_t done = 0;
     std::size_t hashed = before;
     while (done < n) {

@@ -4,11 +4,13 @@
 #include <system_error>
 #include <utility>
 
+#include "base/thread_pool.h"
+
 namespace finchkv::cache_store {
 
 std::size_t ReadPool::usual_threads() {
   constexpr std::size_t kLeast = 2, kMost = 15;
-  return std::clamp<std::size_t>(std::thread::hardware_concurrency(), kLeast + 1, kMost + 1) - 1;
+  return std::clamp(static_cast<std::size_t>(usable_processors()), kLeast + 1, kMost + 1) - 1;
 }
 
 ReadPool::~ReadPool() {

@@ -16,16 +16,6 @@ namespace {
 // Successful passes before more rows are tried again.
 constexpr int kCalmPasses = 16;
 
-Status check_tokens(std::span<const model::TokenId> tokens, const char* what, std::int64_t vocabulary) {
-  for (std::size_t i = 0; i < tokens.size(); ++i) {
-    if (tokens[i] < 0 || tokens[i] >= vocabulary) {
-      return Status::invalid_argument(
-          fmt::format("{} token id {} at place {} is outside the vocabulary of {}", what, tokens[i], i, vocabulary));
-    }
-  }
-  return Status::ok();
-}
-
 }  // namespace
 
 struct BatchReader::Document {
@@ -48,9 +38,9 @@ BatchReader::~BatchReader() = default;
 
 void BatchReader::add(ReadJob job) {
   Document document{std::move(job), nullptr, 0};
-  const std::int64_t vocabulary = model_->config().vocab;
-  Status fine = check_tokens(document.job.plan.document, "document", vocabulary);
-  if (fine.is_ok()) fine = check_tokens(document.job.plan.prompt, "prompt", vocabulary);
+  const model::ModelConfig& config = model_->config();
+  Status fine = config.check_tokens(document.job.plan.document, "document");
+  if (fine.is_ok()) fine = config.check_tokens(document.job.plan.prompt, "prompt");
   if (!fine.is_ok()) return document.end(std::move(fine));
   waiting_.push_back(std::move(document));
 }
@@ -122,7 +112,7 @@ void BatchReader::admit(bool memory_may_come) {
   }
 }
 
-void BatchReader::release() {
+void BatchReader::release_memory() {
   scratch_ = ReadScratch(*model_);
   model_->release_activations();
 }
@@ -153,7 +143,7 @@ bool BatchReader::after_no_memory(std::vector<Document> members, bool touched, c
   const Plan& plan = alone.job.plan;
   if (!std::exchange(released_, true)) {  // earlier, larger passes may have left what this one does not need
     alone.reading.reset();
-    release();
+    release_memory();
     waiting_.push_front(std::move(alone));
     return true;
   }
@@ -163,7 +153,7 @@ bool BatchReader::after_no_memory(std::vector<Document> members, bool touched, c
     waiting_.push_front(std::move(alone));
     return false;
   }
-  release();
+  release_memory();
   const std::size_t state = plan.reader->state_bytes(plan, *model_);
   const std::size_t pass =
       scratch_.missing_bytes(plan.reader->scratch_needs(plan, *model_)) + model_->missing_bytes(alone.first_rows());

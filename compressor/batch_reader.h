@@ -52,6 +52,8 @@ class BatchReader {
   /// Runs one pass. `memory_may_come`: others hold memory of this device and will give it back, so a document that does
   /// not fit alone waits (kNoMemory, when nothing else could be done) instead of failing.
   Outcome pass(bool memory_may_come = false);
+  /// Gives back what is kept between passes, the model's part with it; the next pass takes it again.
+  void release_memory();
   /// Ends everything with `why`.
   void stop(const Status& why);
 
@@ -65,7 +67,6 @@ class BatchReader {
   Status run(std::vector<Document>& members, bool& touched);
   void after_success(std::vector<Document> members);
   bool after_no_memory(std::vector<Document> members, bool touched, const Status& why, bool memory_may_come);
-  void release();
 
   model::Transformer* model_;
   BatchOptions options_;

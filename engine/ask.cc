@@ -59,16 +59,17 @@ cache_store::PutOptions put_options(const Keeping& keeping) {
   return options;
 }
 
-Result<KvSet> read_and_store(const Prepared& p, model::Model& model, cache_store::Store* store, bool replace,
-                             const std::function<Status()>& weights, const compressor::Progress& progress,
-                             Obtained& out) {
+Status read_and_store(const Prepared& p, model::Model& model, cache_store::Store* store, bool replace,
+                      const std::function<Status()>& weights, const compressor::Progress& progress, Obtained& out) {
   FINCHKV_RETURN_IF_ERROR(weights());
   FINCHKV_RETURN_IF_ERROR(check_model(p, model));
   const auto start = clock::now();
   FINCHKV_ASSIGN_OR_RETURN(compressor::ReadResult read,
                            compressor::read_document(p.plan, *model.transformer(), progress));
   out.ms.compress = ms_since(start);
-  return keep(p, store, replace, read.set, out);
+  FINCHKV_RETURN_IF_ERROR(keep(p, store, replace, read.set, out));
+  FINCHKV_ASSIGN_OR_RETURN(out.set, cache_store::as_stored(read.set, p.request.kv_dtype));
+  return Status::ok();
 }
 
 bool may_be_read_again(const Status& status) {
@@ -188,7 +189,7 @@ Result<Obtained> obtain_with(const Prepared& p, model::Model& model, cache_store
     if (out.hit) return out;
   }
   if (early != nullptr) early->drop();
-  FINCHKV_ASSIGN_OR_RETURN(out.set, read_and_store(p, model, store, replace, weights, progress, out));
+  FINCHKV_RETURN_IF_ERROR(read_and_store(p, model, store, replace, weights, progress, out));
   return out;
 }
 
@@ -223,7 +224,7 @@ Status look_up(const Prepared& p, cache_store::Store& store, bool& replace, Obta
   return look_up(p, store, nullptr, replace, out);
 }
 
-Result<KvSet> keep(const Prepared& p, cache_store::Store* store, bool replace, const KvSet& set, Obtained& out) {
+Status keep(const Prepared& p, cache_store::Store* store, bool replace, const KvSet& set, Obtained& out) {
   out.id = p.target().id;
   out.kept = set.max_kept();
   const auto stored = clock::now();
@@ -240,7 +241,7 @@ Result<KvSet> keep(const Prepared& p, cache_store::Store* store, bool replace, c
     out.stored_bytes = info.stored_bytes;
     out.ms.store = ms_since(stored);
   }
-  return cache_store::as_stored(set, p.request.kv_dtype);
+  return Status::ok();
 }
 
 Result<std::unique_ptr<Prepared>> prepare(Request request, const model::Model& model,

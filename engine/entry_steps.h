@@ -11,8 +11,9 @@ namespace finchkv::engine {
 /// Ok with out.hit on a hit, ok without on a miss; `replace` then says whether what is there is to be replaced.
 [[nodiscard]] Status look_up(const Prepared& prepared, cache_store::Store& store, bool& replace, Obtained& out);
 
-/// Stores what was read in out.ms.compress, and gives the set as it is stored. `store` may be null.
-[[nodiscard]] Result<KvSet> keep(const Prepared& prepared, cache_store::Store* store, bool replace, const KvSet& set,
-                                 Obtained& out);
+/// Stores what was read in out.ms.compress and fills in the rest of `out` but the set. `store` may be null: nothing is
+/// stored then, and nobody has said whether it could be.
+[[nodiscard]] Status keep(const Prepared& prepared, cache_store::Store* store, bool replace, const KvSet& set,
+                          Obtained& out);
 
 }  // namespace finchkv::engine

@@ -12,18 +12,17 @@
 #include <utility>
 #include <vector>
 
+#include "cache_store/codec.h"
 #include "engine/entry_steps.h"
 
 namespace finchkv::engine {
 namespace {
 
-// Sets on their way, being read or waiting to be stored, take so much host memory together, or are this many a worker.
-constexpr std::int64_t kBytesUnderWay = std::int64_t{2} << 30;
-constexpr std::size_t kDocumentsUnderWay = 256;
 constexpr auto kProgressEvery = std::chrono::milliseconds(100);
 
-std::int64_t set_bytes(const Prepared& request, const model::ModelConfig& c) {
-  return 2 * c.n_layers * c.n_kv_heads * c.head_dim * request.plan.budget * static_cast<std::int64_t>(sizeof(float));
+// Of the numbers of a request's set, `width` bytes each.
+std::int64_t set_bytes(const Prepared& request, const model::ModelConfig& c, std::size_t width) {
+  return 2 * c.n_layers * c.n_kv_heads * c.head_dim * request.plan.budget * static_cast<std::int64_t>(width);
 }
 
 // What the workers have read, for the thread that stores.
@@ -57,8 +56,8 @@ class Finished {
 class Many {
  public:
   Many(std::span<const std::unique_ptr<Prepared>> requests, const model::Model& model, cache_store::Store* store,
-       const ObtainManyCalls& calls)
-      : requests_(requests), model_(model), store_(store), calls_(calls), reading_(requests.size()) {}
+       const ObtainManyCalls& calls, const ObtainManyLimits& limits)
+      : requests_(requests), model_(model), store_(store), calls_(calls), limits_(limits), reading_(requests.size()) {}
 
   void run() {
     std::map<std::string, std::size_t> first;
@@ -73,7 +72,7 @@ class Many {
       total_ += tokens_of(*requests_[i]);
     }
     for (const std::size_t i : different) {
-      while (under_way_ > 0 && (bytes_ + bytes_of(i) > kBytesUnderWay || under_way_ >= most_)) store_next();
+      while (must_wait(i)) store_next();
       begin(i);
       while (store_finished(std::chrono::milliseconds(0))) {
       }
@@ -90,7 +89,13 @@ class Many {
   static std::int64_t tokens_of(const Prepared& request) {
     return static_cast<std::int64_t>(request.request.document.size());
   }
-  [[nodiscard]] std::int64_t bytes_of(std::size_t i) const { return set_bytes(*requests_[i], model_.config()); }
+  [[nodiscard]] std::int64_t bytes_of(std::size_t i) const { return set_bytes(*requests_[i], model_.config(), width_); }
+  [[nodiscard]] bool must_wait(std::size_t i) const {
+    if (workers_ == nullptr) return false;
+    const std::size_t n = workers_->size();
+    if (under_way_ < n) return false;
+    return under_way_ >= n * limits_.documents || bytes_ + bytes_of(i) > static_cast<std::int64_t>(n) * limits_.bytes;
+  }
 
   void begin(std::size_t i) {
     const Prepared& request = *requests_[i];
@@ -100,6 +105,7 @@ class Many {
       const Status looked = look_up(request, *store_, made.replace, made.out);
       if (!looked.is_ok() || made.out.hit) {
         total_ -= tokens_of(request);
+        made.out.set = {};
         return looked.is_ok() ? end(i, std::move(made.out)) : end(i, looked);
       }
     }
@@ -128,7 +134,9 @@ class Many {
       FINCHKV_RETURN_IF_ERROR(no_workers_);
       workers_ = *made;
       if (workers_ == nullptr) return Status::internal("there is nobody to read documents");
-      most_ = kDocumentsUnderWay * workers_->size();
+      for (const auto& worker : workers_->workers()) {
+        width_ = std::max(width_, kernels::element_size(worker->device().kv_type()));
+      }
     }
     for (const auto& worker : workers_->workers()) {
       FINCHKV_RETURN_IF_ERROR(check_model(request, model_, worker->device()));
@@ -170,7 +178,10 @@ class Many {
   Result<Obtained> store(std::size_t i, Result<compressor::ReadResult> read, Reading& reading) {
     FINCHKV_RETURN_IF_ERROR(read.status());
     reading.out.ms.compress = read->pass_ms;
-    FINCHKV_ASSIGN_OR_RETURN(reading.out.set, keep(*requests_[i], store_, reading.replace, read->set, reading.out));
+    FINCHKV_RETURN_IF_ERROR(keep(*requests_[i], store_, reading.replace, read->set, reading.out));
+    if (store_ == nullptr) {
+      FINCHKV_ASSIGN_OR_RETURN(reading.out.set, cache_store::as_stored(read->set, requests_[i]->request.kv_dtype));
+    }
     return std::move(reading.out);
   }
 
@@ -178,9 +189,10 @@ class Many {
   const model::Model& model_;
   cache_store::Store* const store_;
   const ObtainManyCalls& calls_;
+  const ObtainManyLimits limits_;
   WorkerPool* workers_ = nullptr;
   Status no_workers_ = Status::ok();
-  std::size_t most_ = kDocumentsUnderWay;
+  std::size_t width_ = 0;                                 // of a number of the workers' sets
   std::map<std::size_t, std::vector<std::size_t>> same_;  // later requests for the entry of an earlier one
   std::vector<std::optional<Reading>> reading_;
   std::size_t under_way_ = 0;
@@ -193,8 +205,8 @@ class Many {
 }  // namespace
 
 void obtain_many(std::span<const std::unique_ptr<Prepared>> requests, const model::Model& model,
-                 cache_store::Store* store, const ObtainManyCalls& calls) {
-  Many(requests, model, store, calls).run();
+                 cache_store::Store* store, const ObtainManyCalls& calls, const ObtainManyLimits& limits) {
+  Many(requests, model, store, calls, limits).run();
 }
 
 }  // namespace finchkv::engine

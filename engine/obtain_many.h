@@ -22,11 +22,19 @@ struct ObtainManyCalls {
   std::function<void(std::int64_t read, std::int64_t total)> progress;
 };
 
+/// How much is under way for each worker: sets being read or waiting to be stored. Two are enough to keep a worker
+/// busy with long documents; short ones share a pass, so many more are let through.
+struct ObtainManyLimits {
+  std::int64_t bytes = std::int64_t{2} << 30;  ///< of host memory; a document for each worker goes on whatever it takes
+  std::size_t documents = 256;
+};
+
 /// Looks every request up, lets the workers read what is not there, many documents at once, and stores each as soon as
 /// it has been read. One that fails leaves the others going. All calls and the store are used on the calling thread
-/// alone, which returns when every request has ended. `store` null: nothing is looked up or stored. A document's
-/// ms.compress is its share of the passes that it was in.
+/// alone, which returns when every request has ended. `store` null: nothing is looked up or stored. With a store,
+/// Obtained::set has no layers: they are in the store. A document's ms.compress is its share of the passes that it was
+/// in.
 void obtain_many(std::span<const std::unique_ptr<Prepared>> requests, const model::Model& model,
-                 cache_store::Store* store, const ObtainManyCalls& calls);
+                 cache_store::Store* store, const ObtainManyCalls& calls, const ObtainManyLimits& limits = {});
 
 }  // namespace finchkv::engine

@@ -195,7 +195,7 @@ void Worker::join_one() {
       waiting_.push_front(std::move(sequence));
       return;
     }
-    replica_->release_activations();  // of larger passes
+    reader_.release_memory();  // of larger passes, the documents' too
     begun = begin(*sequence);
   }
   if (!begun.is_ok()) static_cast<void>(replica_->device().synchronize());

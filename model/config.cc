@@ -88,6 +88,16 @@ Result<ModelConfig> ModelConfig::from_gguf(const GgufFile& file) {
   return c;
 }
 
+Status ModelConfig::check_tokens(std::span<const std::int32_t> tokens, std::string_view what) const {
+  for (std::size_t i = 0; i < tokens.size(); ++i) {
+    if (tokens[i] < 0 || tokens[i] >= vocab) {
+      return Status::invalid_argument(
+          fmt::format("{} token id {} at place {} is outside the vocabulary of {}", what, tokens[i], i, vocab));
+    }
+  }
+  return Status::ok();
+}
+
 std::string ModelConfig::canonical() const {
   const auto bits = [](float f) { return fmt::format("{:08x}", std::bit_cast<std::uint32_t>(f)); };
   std::string out = fmt::format(

@@ -4,7 +4,9 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
+#include <string_view>
 
 #include "base/kvset.h"
 #include "base/status.h"
@@ -33,6 +35,9 @@ struct ModelConfig {
   /// unsupported (architecture, RoPE scaling, or an odd shape, by name), corrupt (missing keys, numbers that cannot
   /// be).
   static Result<ModelConfig> from_gguf(const GgufFile& file);
+
+  /// invalid_argument with the first id that is not in the vocabulary, and where it stands; `what`: whose ids they are.
+  [[nodiscard]] Status check_tokens(std::span<const std::int32_t> tokens, std::string_view what) const;
 
   /// One text that states every number exactly (floats by their bits): what the model fingerprint hashes.
   [[nodiscard]] std::string canonical() const;

@@ -37,6 +37,7 @@ Result<double> score_answer(Transformer& model, DecodeContext& context, std::spa
                             std::span<const TokenId> answer) {
   if (prompt.empty() || answer.empty())
     return Status::invalid_argument("scoring needs at least one prompt token and one answer token");
+  FINCHKV_RETURN_IF_ERROR(model.config().check_tokens(answer, "answer"));
   std::vector<TokenId> all(prompt.begin(), prompt.end());
   all.insert(all.end(), answer.begin(), answer.end() - 1);
   // The prompt's rows but the last need no logits: only the rows that predict the answer are asked for.
@@ -49,8 +50,6 @@ Result<double> score_answer(Transformer& model, DecodeContext& context, std::spa
   FINCHKV_ASSIGN_OR_RETURN(const std::vector<float> logits, model.forward(tail, context, LogitRows::kAll));
   const auto vocab = static_cast<std::size_t>(model.config().vocab);
   for (std::size_t i = 0; i < answer.size(); ++i) {
-    if (answer[i] < 0 || static_cast<std::size_t>(answer[i]) >= vocab)
-      return Status::invalid_argument("an answer token to score is outside the vocabulary");
     total += log_probability(std::span(logits).subspan(i * vocab, vocab), answer[i]);
   }
   return total / static_cast<double>(answer.size());

@@ -170,12 +170,7 @@ Result<Activations*> Transformer::Impl::reserve_for_step(std::int64_t rows) {
 Status Transformer::Impl::embed(std::span<const TokenId> tokens, const Activations& act) {
   const auto n = static_cast<std::int64_t>(tokens.size());
   const Tensor residual = act.residual.slice(0, 0, n);
-  for (std::size_t i = 0; i < tokens.size(); ++i) {
-    if (tokens[i] < 0 || tokens[i] >= config.vocab) {
-      return Status::invalid_argument(
-          fmt::format("token id {} at place {} is outside the vocabulary of {}", tokens[i], i, config.vocab));
-    }
-  }
+  FINCHKV_RETURN_IF_ERROR(config.check_tokens(tokens, "input"));
   if (!weights.embedding.empty()) {
     const Tensor ids = act.ids.slice(0, 0, n);
     device->upload(tokens.data(), ids);

@@ -28,7 +28,7 @@ const Gemm* Workspace::gemm(const Gemm::Shape& shape, const Gemm* like) {
   if (!slot) {
     auto made = Gemm::create(shape, pool.n_threads(), like);
     if (!made.is_ok()) {
-      failure = made.status();
+      keep(made.status());
       return nullptr;
     }
     slot = *std::move(made);
@@ -130,7 +130,7 @@ class CpuDevice final : public Device {
   // A table in f32 would be the largest tensor of a small model: rows are read from the file as they are needed.
   Result<Tensor> pack_embedding(const LinearSource&) override { return Tensor(); }
   void embed(const Tensor&, const Tensor&, const Tensor&) override {
-    ws_.failure = Status::internal("the CPU device keeps no embedding table");
+    ws_.keep(Status::internal("the CPU device keeps no embedding table"));
   }
 
   void rms_norm(const Tensor& x_in, const Tensor& w, float eps, const Tensor& y_in) override {
@@ -206,7 +206,7 @@ class CpuDevice final : public Device {
     const DType wide = from.decoded == DType::kBF16 ? DType::kBF16 : DType::kF32;
     auto made = empty(wide == DType::kBF16 ? ElementType::kBF16 : ElementType::kF32, {y.dim(0), y.dim(1), y.dim(2)});
     if (!made.is_ok()) {
-      ws_.failure = made.status();
+      ws_.keep(made.status());
       return;
     }
     widen(from, wide, *made);
@@ -286,7 +286,7 @@ class CpuDevice final : public Device {
       }
     });
     for (const Status& result : results) {
-      if (!result.is_ok() && ws_.failure.is_ok()) ws_.failure = result;
+      if (!result.is_ok()) ws_.keep(result);
     }
   }
 

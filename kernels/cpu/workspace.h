@@ -3,6 +3,7 @@
 
 #include <map>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "base/thread_pool.h"
@@ -31,6 +32,11 @@ class Workspace {
       const std::int64_t first = i * block;
       fn(first, std::min(block, n - first), worker);
     });
+  }
+
+  /// Keeps a failure for synchronize(): the first one.
+  void keep(Status failed) {
+    if (failure.is_ok()) failure = std::move(failed);
   }
 
   ThreadPool pool;

@@ -3,11 +3,21 @@
 #include <algorithm>
 #include <utility>
 
+#include <fmt/format.h>
+
+#include "base/quantised.h"
+
 namespace finchkv::kernels::cuda {
 namespace {
 
 // Large enough that the bus never waits for the calls, small enough that the last piece is soon expanded.
 constexpr std::size_t kSlotBytes = std::size_t{4} << 20;
+
+std::size_t stored_bytes(const StoredTensor& from, std::int64_t tokens, std::int64_t dim) {
+  const auto n = static_cast<std::uint64_t>(tokens), d = static_cast<std::uint64_t>(dim);
+  if (is_quantised(from.layout)) return quantised_bytes(from.layout, from.axis, {1, n, d}).value_or(0);
+  return n * d * element_bytes(from.layout);
+}
 
 }  // namespace
 
@@ -32,21 +42,20 @@ void Arrivals::settle() {
 
 void Arrivals::let_go() {
   for (Slot& slot : slots_) {
-    if (slot.owner != nullptr && cudaEventQuery(slot.copied.get()) == cudaSuccess) slot.owner.reset();
+    // Not being there yet counts as a failure of the call.
+    if (slot.owner != nullptr && succeeded(cudaEventQuery(slot.copied.get()))) slot.owner.reset();
   }
 }
 
 // Null, with the failure kept, where there is no memory for it.
-Arrivals::Slot* Arrivals::next_slot(std::size_t bytes) {
+Arrivals::Slot* Arrivals::next_slot() {
   Slot& slot = slots_[next_];
   next_ = (next_ + 1) % slots_.size();
   rt_.check(cudaEventSynchronize(slot.copied.get()), "waiting for a copy");
   slot.owner.reset();
-  if (slot.bytes >= bytes) return &slot;
-  slot.bytes = 0;
-  slot.memory = rt_.scratch(std::max(bytes, kSlotBytes));
+  if (slot.memory != nullptr) return &slot;
+  slot.memory = rt_.scratch(kSlotBytes);
   if (slot.memory == nullptr) return nullptr;
-  slot.bytes = std::max(bytes, kSlotBytes);
   rt_.check(cudaEventRecord(slot.used.get(), rt_.stream()), "GPU memory for what arrives");
   return &slot;
 }
@@ -67,21 +76,36 @@ void Arrivals::bring(Slot& slot, std::span<const std::byte> bytes, const std::sh
 void Arrivals::load(const StoredTensor& from, const RopeTableView& table, std::int64_t first_position,
                     const Tensor& y) {
   if (from.bytes.empty()) return;
-  const std::int64_t heads = y.dim(0);
+  const std::int64_t heads = y.dim(0), tokens = y.dim(1), dim = y.dim(2);
   const std::size_t head_bytes = from.bytes.size() / static_cast<std::size_t>(heads);
-  const auto at_once = static_cast<std::int64_t>(std::max<std::size_t>(1, kSlotBytes / head_bytes));
-  for (std::int64_t head = 0; head < heads && !rt_.failed(); head += at_once) {
-    const std::int64_t count = std::min(at_once, heads - head);
-    const auto bytes =
-        from.bytes.subspan(static_cast<std::size_t>(head) * head_bytes, static_cast<std::size_t>(count) * head_bytes);
-    let_go();
-    Slot* const slot = next_slot(bytes.size());
-    if (slot == nullptr) return;
-    bring(*slot, bytes, from.owner);
-    const StoredView view{static_cast<const std::uint8_t*>(slot->memory.get()), static_cast<std::int64_t>(head_bytes),
-                          from.layout, from.axis, is_quantised(from.layout) && from.decoded == DType::kBF16};
-    expand(rt_, view, table, first_position, y.slice(0, head, count));
-    rt_.check(cudaEventRecord(slot->used.get(), rt_.stream()), "expanding stored entries");
+  std::int64_t heads_at_once = 1, tokens_at_once = tokens;
+  if (head_bytes <= kSlotBytes) {
+    heads_at_once = static_cast<std::int64_t>(kSlotBytes / head_bytes);
+  } else {
+    // Every layout lies in tiles of kQuantGroup tokens or fewer: what is between multiples of that is laid out as a
+    // head of its own.
+    constexpr auto kTile = static_cast<std::int64_t>(kQuantGroup);
+    tokens_at_once = static_cast<std::int64_t>(kSlotBytes / stored_bytes(from, kTile, dim)) * kTile;
+    if (tokens_at_once == 0) {
+      return rt_.keep(Status::unsupported(fmt::format("heads of {} dimensions cannot be brought to a GPU", dim)));
+    }
+  }
+  for (std::int64_t head = 0; head < heads; head += heads_at_once) {
+    for (std::int64_t token = 0; token < tokens && !rt_.failed(); token += tokens_at_once) {
+      const std::int64_t n_heads = std::min(heads_at_once, heads - head);
+      const std::int64_t n_tokens = std::min(tokens_at_once, tokens - token);
+      const std::size_t at = static_cast<std::size_t>(head) * head_bytes + stored_bytes(from, token, dim);
+      const std::size_t each = stored_bytes(from, n_tokens, dim);
+      const auto bytes = from.bytes.subspan(at, static_cast<std::size_t>(n_heads) * each);
+      let_go();
+      Slot* const slot = next_slot();
+      if (slot == nullptr) return;
+      bring(*slot, bytes, from.owner);
+      const StoredView view{static_cast<const std::uint8_t*>(slot->memory.get()), static_cast<std::int64_t>(each),
+                            from.layout, from.axis, is_quantised(from.layout) && from.decoded == DType::kBF16};
+      expand(rt_, view, table, first_position + token, y.slice(0, head, n_heads).slice(1, token, n_tokens));
+      rt_.check(cudaEventRecord(slot->used.get(), rt_.stream()), "expanding stored entries");
+    }
   }
 }
 

@@ -1,7 +1,8 @@
 // Arrivals: stored entries on their way from host memory to a cache on the GPU.
 //
 // They go over the bus as they are stored, on a stream of their own, to slots of device memory, and are expanded from
-// there to their places on the Runtime's stream: the bus works on the next piece meanwhile. Page-locked memory of
+// there to their places on the Runtime's stream: the bus works on the next piece meanwhile. A piece is some heads, or
+// some tokens of one that is larger than a slot, so slots stay as small as they are. Page-locked memory of
 // host_memory() is fetched by the GPU itself, and its owner is let go as soon as it has been; other memory is staged
 // before load() returns. Not thread-safe, as Device is not.
 #pragma once
@@ -33,14 +34,13 @@ class Arrivals {
 
  private:
   struct Slot {
-    std::shared_ptr<void> memory;
-    std::size_t bytes = 0;
-    Event copied;  // on our stream: it is full
-    Event used;    // on the Runtime's: it has been expanded, or made
+    std::shared_ptr<void> memory;  // null until it is first needed
+    Event copied;                  // on our stream: it is full
+    Event used;                    // on the Runtime's: it has been expanded, or made
     std::shared_ptr<const void> owner;
   };
   explicit Arrivals(Runtime& rt) : rt_(rt) {}
-  Slot* next_slot(std::size_t bytes);
+  Slot* next_slot();
   void bring(Slot& slot, std::span<const std::byte> bytes, const std::shared_ptr<const void>& owner);
   void let_go();
 

@@ -52,9 +52,15 @@ class CudaDevice final : public Device {
 
   std::string_view kind() const override { return "cuda"; }
   std::string description() const override {
-    if (numeric_ == NumericClass::kReference) return fmt::format("cuda, {}, f32, own kernels", runtime_->name());
-    return fmt::format("cuda, {}, {}, cuBLASLt, {}", runtime_->name(), eight_bits_ ? "fp8 weights" : "bf16",
-                       cudnn_ ? "cuDNN " + cudnn_->version() : std::string("no cuDNN: attention by our own kernel"));
+    // Nobody sees it otherwise: everything works, and reloads are slower.
+    const std::string_view refused =
+        arrivals_->host_memory()->was_refused() ? "; the system refuses to lock pages, so reloads take longer" : "";
+    if (numeric_ == NumericClass::kReference) {
+      return fmt::format("cuda, {}, f32, own kernels{}", runtime_->name(), refused);
+    }
+    return fmt::format("cuda, {}, {}, cuBLASLt, {}{}", runtime_->name(), eight_bits_ ? "fp8 weights" : "bf16",
+                       cudnn_ ? "cuDNN " + cudnn_->version() : std::string("no cuDNN: attention by our own kernel"),
+                       refused);
   }
   NumericClass numeric_class() const override { return numeric_; }
   ElementType kv_type() const override {
@@ -267,7 +273,7 @@ void reset_peak(Device& device) {
   if (auto* cuda = dynamic_cast<CudaDevice*>(&device)) cuda->run().reset_peak();
 }
 
-void mark_for_profiler(bool begin) { static_cast<void>(begin ? cudaProfilerStart() : cudaProfilerStop()); }
+void mark_for_profiler(bool begin) { static_cast<void>(succeeded(begin ? cudaProfilerStart() : cudaProfilerStop())); }
 
 }  // namespace cuda
 

@@ -86,7 +86,7 @@ void launch(Runtime& rt, const Tensor& x, const Tensor& w, float eps, const Tens
 // older ones has no waiting in it, whatever the GPU could do.
 bool kernels_can_wait() {
   cudaFuncAttributes attributes{};
-  return cudaFuncGetAttributes(&attributes, norm_long_rows<Bf16>) == cudaSuccess && attributes.ptxVersion >= 90;
+  return succeeded(cudaFuncGetAttributes(&attributes, norm_long_rows<Bf16>)) && attributes.ptxVersion >= 90;
 }
 
 void rms_norm(Runtime& rt, const Tensor& x, const Tensor& w, float eps, const Tensor& y) {

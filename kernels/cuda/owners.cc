@@ -4,8 +4,14 @@
 
 namespace finchkv::kernels::cuda {
 
+bool succeeded(cudaError_t error) {
+  if (error == cudaSuccess) return true;
+  static_cast<void>(cudaGetLastError());
+  return false;
+}
+
 Status cuda_status(cudaError_t error, const char* what) {
-  if (error == cudaSuccess) return Status::ok();
+  if (succeeded(error)) return Status::ok();
   if (error == cudaErrorMemoryAllocation) {
     return Status::resource_exhausted(
         fmt::format("no GPU memory for {}; free some, or keep fewer entries and read in smaller chunks", what));

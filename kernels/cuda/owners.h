@@ -13,7 +13,11 @@
 
 namespace finchkv::kernels::cuda {
 
-/// internal, with the call and CUDA's own words; resource_exhausted when it is about memory.
+/// Whether a call succeeded. The runtime also keeps a failure for cudaGetLastError(), where the next launch would take
+/// it for its own: that is forgotten, because whoever asks deals with the failure.
+[[nodiscard]] bool succeeded(cudaError_t error);
+
+/// internal, with the call and CUDA's own words; resource_exhausted when it is about memory. Forgets as succeeded().
 [[nodiscard]] Status cuda_status(cudaError_t error, const char* what);
 
 /// A handle of type T that Destroy gives back.
@@ -38,7 +42,7 @@ class Owned {
 
  private:
   void reset() {
-    if (handle_ != T{}) static_cast<void>(Destroy(std::exchange(handle_, T{})));
+    if (handle_ != T{}) static_cast<void>(succeeded(Destroy(std::exchange(handle_, T{}))));
   }
   T handle_{};
 };

@@ -16,7 +16,7 @@ class GraphRecording final : public Recording {
   GraphRecording(Runtime& rt, GraphExec graph, CaptureMemory memory)
       : rt_(rt), memory_(std::move(memory)), graph_(std::move(graph)) {}
   // What is still running reads the graph's memory.
-  ~GraphRecording() override { static_cast<void>(cudaStreamSynchronize(rt_.stream())); }
+  ~GraphRecording() override { static_cast<void>(succeeded(cudaStreamSynchronize(rt_.stream()))); }
   GraphRecording(const GraphRecording&) = delete;
   GraphRecording& operator=(const GraphRecording&) = delete;
 
@@ -45,10 +45,7 @@ std::unique_ptr<Recording> try_record(Runtime& rt, const std::function<void()>& 
   const Graph graph(captured.graph);
   if (graph.get() == nullptr) return nullptr;
   cudaGraphExec_t made = nullptr;
-  if (cudaGraphInstantiate(&made, graph.get(), 0) != cudaSuccess) {
-    static_cast<void>(cudaGetLastError());
-    return nullptr;
-  }
+  if (!succeeded(cudaGraphInstantiate(&made, graph.get(), 0))) return nullptr;
   return std::make_unique<GraphRecording>(rt, GraphExec(made), std::move(captured.memory));
 }
 

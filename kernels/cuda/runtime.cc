@@ -26,7 +26,7 @@ Result<std::unique_ptr<Runtime>> Runtime::create(int ordinal, ThreadPool& pool, 
 Status Runtime::init(int ordinal) {
   int count = 0;
   const cudaError_t error = cudaGetDeviceCount(&count);
-  if (error != cudaSuccess || count == 0) {
+  if (!succeeded(error) || count == 0) {
     return Status::unavailable(fmt::format("there is no usable NVIDIA GPU here ({}); use --device cpu or auto",
                                            error == cudaSuccess ? "none was found" : cudaGetErrorString(error)));
   }
@@ -58,23 +58,27 @@ Status Runtime::init(int ordinal) {
 }
 
 Runtime::~Runtime() {
-  if (stream_) static_cast<void>(cudaStreamSynchronize(stream_->get()));
+  if (stream_) static_cast<void>(succeeded(cudaStreamSynchronize(stream_->get())));
 }
 
 void Runtime::enter() { check(cudaSetDevice(ordinal_), "choosing the GPU"); }
 
+Status Runtime::within_limit(std::size_t bytes) const {
+  const std::size_t taken = taken_->load();
+  if (bytes <= memory_limit_ - std::min(taken, memory_limit_)) return Status::ok();
+  return Status::resource_exhausted(
+      fmt::format("no GPU memory for {} bytes more; {} of the {} that may be used are", bytes, taken, memory_limit_));
+}
+
 Result<std::shared_ptr<void>> Runtime::allocate(std::size_t bytes) {
   enter();
-  if (const std::size_t taken = taken_->load(); bytes > memory_limit_ - std::min(taken, memory_limit_)) {
-    return Status::resource_exhausted(
-        fmt::format("no GPU memory for {} bytes more; {} of the {} that may be used are", bytes, taken, memory_limit_));
-  }
+  FINCHKV_RETURN_IF_ERROR(within_limit(bytes));
   void* memory = nullptr;
   const cudaError_t error = cudaMallocAsync(&memory, std::max<std::size_t>(bytes, 1), stream());
   if (error == cudaErrorMemoryAllocation) {
-    static_cast<void>(cudaGetLastError());  // not sticky: the next launch must not report it
     std::size_t free = 0, total = 0;
-    static_cast<void>(cudaMemGetInfo(&free, &total));
+    static_cast<void>(succeeded(error));
+    static_cast<void>(succeeded(cudaMemGetInfo(&free, &total)));
     return Status::resource_exhausted(
         fmt::format("no GPU memory for {} bytes more; {} of {} are free", bytes, free, total));
   }
@@ -87,10 +91,10 @@ std::shared_ptr<void> Runtime::own(void* memory, std::size_t bytes) const {
   return std::shared_ptr<void>(memory, [stream = stream_, ordinal = ordinal_, taken = taken_, bytes](void* p) {
     *taken -= bytes;
     int current = ordinal;
-    static_cast<void>(cudaGetDevice(&current));
-    if (current != ordinal) static_cast<void>(cudaSetDevice(ordinal));
-    static_cast<void>(cudaFreeAsync(p, stream->get()));
-    if (current != ordinal) static_cast<void>(cudaSetDevice(current));
+    static_cast<void>(succeeded(cudaGetDevice(&current)));
+    if (current != ordinal) static_cast<void>(succeeded(cudaSetDevice(ordinal)));
+    static_cast<void>(succeeded(cudaFreeAsync(p, stream->get())));  // fails where the driver is gone
+    if (current != ordinal) static_cast<void>(succeeded(cudaSetDevice(current)));
   });
 }
 
@@ -109,8 +113,14 @@ std::shared_ptr<void> Runtime::captured_scratch(std::size_t bytes) {
   while (at < pieces.size() && (pieces[at].taken || pieces[at].bytes < bytes)) ++at;
   if (at == pieces.size()) {
     void* memory = nullptr;
-    check(cudaMallocAsync(&memory, std::max<std::size_t>(bytes, 1), aside_.get()), "a recorded step");
-    if (memory == nullptr) return nullptr;
+    Status taken = within_limit(bytes);
+    if (taken.is_ok()) {
+      taken = cuda_status(cudaMallocAsync(&memory, std::max<std::size_t>(bytes, 1), aside_.get()), "a recorded step");
+    }
+    if (!taken.is_ok()) {
+      keep(std::move(taken));
+      return nullptr;
+    }
     pieces.push_back({own(memory, bytes), bytes, false});
   }
   pieces[at].taken = true;
@@ -119,10 +129,7 @@ std::shared_ptr<void> Runtime::captured_scratch(std::size_t bytes) {
 
 bool Runtime::begin_capture() {
   // Other threads may go on with what cannot be recorded, on streams of their own.
-  if (cudaStreamBeginCapture(stream(), cudaStreamCaptureModeThreadLocal) != cudaSuccess) {
-    static_cast<void>(cudaGetLastError());
-    return false;
-  }
+  if (!succeeded(cudaStreamBeginCapture(stream(), cudaStreamCaptureModeThreadLocal))) return false;
   capture_ = std::make_unique<CaptureMemory>();
   return true;
 }
@@ -130,13 +137,12 @@ bool Runtime::begin_capture() {
 Runtime::Captured Runtime::end_capture() {
   Captured captured;
   captured.memory = std::move(*std::exchange(capture_, nullptr));
-  const cudaError_t ended = cudaStreamEndCapture(stream(), &captured.graph);
-  const cudaError_t ready = cudaStreamSynchronize(aside_.get());
-  static_cast<void>(cudaGetLastError());
+  const bool ended = succeeded(cudaStreamEndCapture(stream(), &captured.graph));
+  const bool ready = succeeded(cudaStreamSynchronize(aside_.get()));
   // It began without a failure, so what failed since is the recording's.
   const bool failed = !std::exchange(failure_, Status::ok()).is_ok();
-  if (ended == cudaSuccess && ready == cudaSuccess && !failed) return captured;
-  if (captured.graph != nullptr) static_cast<void>(cudaGraphDestroy(captured.graph));
+  if (ended && ready && !failed) return captured;
+  if (captured.graph != nullptr) static_cast<void>(succeeded(cudaGraphDestroy(captured.graph)));
   captured.graph = nullptr;
   return captured;
 }
@@ -214,23 +220,23 @@ Status Runtime::synchronize() {
 std::size_t Runtime::free_bytes() {
   enter();
   std::size_t free = 0, total = 0;
-  static_cast<void>(cudaMemGetInfo(&free, &total));
+  static_cast<void>(succeeded(cudaMemGetInfo(&free, &total)));
   std::uint64_t reserved = 0, used = 0;  // what the pool holds back for the next allocation is free too
-  static_cast<void>(cudaMemPoolGetAttribute(memory_, cudaMemPoolAttrReservedMemCurrent, &reserved));
-  static_cast<void>(cudaMemPoolGetAttribute(memory_, cudaMemPoolAttrUsedMemCurrent, &used));
+  static_cast<void>(succeeded(cudaMemPoolGetAttribute(memory_, cudaMemPoolAttrReservedMemCurrent, &reserved)));
+  static_cast<void>(succeeded(cudaMemPoolGetAttribute(memory_, cudaMemPoolAttrUsedMemCurrent, &used)));
   const std::size_t there = free + (reserved > used ? reserved - used : 0);
   return std::min(there, memory_limit_ - std::min(taken_->load(), memory_limit_));
 }
 
 std::size_t Runtime::peak_bytes() const {
   std::uint64_t bytes = 0;
-  static_cast<void>(cudaMemPoolGetAttribute(memory_, cudaMemPoolAttrUsedMemHigh, &bytes));
+  static_cast<void>(succeeded(cudaMemPoolGetAttribute(memory_, cudaMemPoolAttrUsedMemHigh, &bytes)));
   return bytes;
 }
 
 void Runtime::reset_peak() {
   std::uint64_t zero = 0;
-  static_cast<void>(cudaMemPoolSetAttribute(memory_, cudaMemPoolAttrUsedMemHigh, &zero));
+  static_cast<void>(succeeded(cudaMemPoolSetAttribute(memory_, cudaMemPoolAttrUsedMemHigh, &zero)));
 }
 
 }  // namespace finchkv::kernels::cuda
@@ -239,9 +245,7 @@ namespace finchkv::kernels {
 
 int cuda_device_count() {
   int count = 0;
-  if (cudaGetDeviceCount(&count) == cudaSuccess) return count;
-  static_cast<void>(cudaGetLastError());
-  return 0;
+  return cuda::succeeded(cudaGetDeviceCount(&count)) ? count : 0;
 }
 
 }  // namespace finchkv::kernels

@@ -97,6 +97,7 @@ class Runtime {
   [[nodiscard]] std::shared_ptr<void> own(void* memory,
                                           std::size_t bytes) const;  // of the pool, given back in stream order
   [[nodiscard]] std::shared_ptr<void> captured_scratch(std::size_t bytes);
+  [[nodiscard]] Status within_limit(std::size_t bytes) const;
   void copy_on_host(void* to, const void* from, std::size_t bytes);
 
   ThreadPool& pool_;

@@ -3,6 +3,8 @@
 #include <cudaTypedefs.h>
 #include <cuda_runtime_api.h>
 
+#include "kernels/cuda/owners.h"
+
 namespace finchkv::kernels::cuda {
 namespace {
 
@@ -13,9 +15,9 @@ Encode encoder() {
   static const Encode found = [] {
     void* function = nullptr;
     cudaDriverEntryPointQueryResult answer{};
-    const cudaError_t error =
-        cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, 12000, cudaEnableDefault, &answer);
-    return error == cudaSuccess && answer == cudaDriverEntryPointSuccess ? reinterpret_cast<Encode>(function) : nullptr;
+    const bool asked = succeeded(
+        cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, 12000, cudaEnableDefault, &answer));
+    return asked && answer == cudaDriverEntryPointSuccess ? reinterpret_cast<Encode>(function) : nullptr;
   }();
   return found;
 }

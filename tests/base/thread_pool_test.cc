@@ -1,6 +1,7 @@
 #include "base/thread_pool.h"
 
 #include <gtest/gtest.h>
+#include <sched.h>
 
 #include <algorithm>
 #include <atomic>
@@ -134,8 +135,25 @@ INSTANTIATE_TEST_SUITE_P(Threads, ThreadPools, ::testing::Values(1, 2, 7));
 
 TEST(ThreadPool, ZeroMeansTheProcessorsOfThisProcess) {
   const ThreadPool pool;
+  EXPECT_EQ(pool.n_threads(), usable_processors());
   EXPECT_GE(pool.n_threads(), 1);
-  EXPECT_LE(pool.n_threads(), static_cast<int>(std::max(1U, std::thread::hardware_concurrency())));
+}
+
+TEST(UsableProcessors, AreThoseOfTheThreadsAffinity) {
+  cpu_set_t all;
+  CPU_ZERO(&all);
+  ASSERT_EQ(sched_getaffinity(0, sizeof(all), &all), 0);
+  EXPECT_EQ(usable_processors(), CPU_COUNT(&all));
+  int first = 0;
+  while (!CPU_ISSET(first, &all)) ++first;
+  std::thread([first] {
+    cpu_set_t one;
+    CPU_ZERO(&one);
+    CPU_SET(first, &one);
+    ASSERT_EQ(sched_setaffinity(0, sizeof(one), &one), 0);
+    EXPECT_EQ(usable_processors(), 1);
+    EXPECT_EQ(ThreadPool().n_threads(), 1);
+  }).join();
 }
 
 TEST(ThreadPool, StartsAndStopsQuickly) {

@@ -39,7 +39,7 @@ class ObtainManyTest : public WorkerFixture {
     request.keep = 16;
     request.chunk = 40;
     request.kv_dtype = DType::kF32;
-    request.numeric = cache_store::NumericClass::kReference;
+    request.numeric = numeric;
     request.refresh = refresh;
     auto made = prepare(std::move(request), *model_, {});
     ASSERT_TRUE(made.is_ok()) << made.status().to_string();
@@ -62,6 +62,7 @@ class ObtainManyTest : public WorkerFixture {
   ObtainManyCalls calls;
   std::map<std::size_t, Result<Obtained>> results;
   int asked_for_workers = 0;
+  cache_store::NumericClass numeric = cache_store::NumericClass::kReference;
 };
 
 TEST_F(ObtainManyTest, AsObtainDoesForOne) {
@@ -84,12 +85,89 @@ TEST_F(ObtainManyTest, AsObtainDoesForOne) {
     ASSERT_TRUE(alone.is_ok()) << alone.status().to_string();
     EXPECT_EQ(got(i).id, alone->id);
     EXPECT_EQ(got(i).stored_bytes, alone->stored_bytes);
-    EXPECT_TRUE(testing::bytes_of(got(i).set) == testing::bytes_of(alone->set)) << i;
+    EXPECT_TRUE(got(i).set.layers.empty()) << "what is in the store is not held as well";
+    const auto stored = store->get(got(i).id);
+    ASSERT_TRUE(stored.is_ok()) << stored.status().to_string();
+    EXPECT_TRUE(testing::bytes_of(*stored) == testing::bytes_of(alone->set)) << i;
     EXPECT_TRUE(store->verify(got(i).id).is_ok());
   }
   run(store.get());
   EXPECT_EQ(asked_for_workers, 1) << "all are there: nothing is loaded to find them";
-  for (std::size_t i = 0; i < requests.size(); ++i) EXPECT_TRUE(got(i).hit);
+  for (std::size_t i = 0; i < requests.size(); ++i) {
+    EXPECT_TRUE(got(i).hit);
+    EXPECT_TRUE(got(i).set.layers.empty());
+  }
+}
+
+// A worker that is held up, with what is given to it meanwhile.
+class ObtainManyLimitsTest : public ObtainManyTest {
+ protected:
+  // The most documents under way at once, of six of 60 tokens and 16 entries each.
+  std::size_t most_under_way(std::size_t workers, const ObtainManyLimits& limits) {
+    const bool reference = numeric == cache_store::NumericClass::kReference;
+    const auto arithmetic = reference ? kernels::NumericClass::kReference : kernels::NumericClass::kFast;
+    std::vector<std::shared_ptr<kernels::Device>> devices;
+    for (std::size_t i = 0; i < workers; ++i) devices.push_back(testing::cpu(arithmetic, 1));
+    auto made = WorkerPool::open(*model_, std::move(devices));
+    EXPECT_TRUE(made.is_ok()) << made.status().to_string();
+    pool = *std::move(made);
+    std::promise<void> go_on;
+    const std::shared_future<void> may_go_on = go_on.get_future().share();
+    std::vector<Awaited<model::Answer>> holds(workers);
+    std::int64_t held = 0;
+    for (std::size_t i = 0; i < workers; ++i) {
+      GenerateJob hold;
+      hold.prompt = prompt;
+      hold.context = [may_go_on](const model::Transformer&) -> Result<model::DecodeContext> {
+        may_go_on.wait();
+        return Status::unavailable("it only held the worker up");
+      };
+      hold.done = holds[i].done();
+      held += static_cast<std::int64_t>(hold.prompt.size()) + hold.options.max_tokens;
+      pool->workers()[i]->generate(std::move(hold));
+    }
+    requests.clear();
+    for (std::size_t i = 0; i < 6; ++i) add(i * 13, 60);
+    const auto each = static_cast<std::int64_t>(60 + prompt.size());
+    std::int64_t most = 0;
+    int told = 0;
+    calls.progress = [&](std::int64_t, std::int64_t) {
+      std::int64_t outstanding = -held;
+      for (const auto& worker : pool->workers()) outstanding += worker->outstanding_tokens();
+      if (told < 8) most = std::max(most, outstanding);
+      if (++told == 8) go_on.set_value();  // more often than there are documents: nothing more is given out
+    };
+    results.clear();
+    obtain_many(requests, *model_, nullptr, calls, limits);
+    for (std::size_t i = 0; i < requests.size(); ++i) EXPECT_FALSE(got(i).hit);
+    EXPECT_EQ(most % each, 0);
+    return static_cast<std::size_t>(most / each);
+  }
+  // Of 16 entries.
+  [[nodiscard]] std::int64_t set_bytes(kernels::ElementType type = kernels::ElementType::kF32) const {
+    const model::ModelConfig& c = model_->config();
+    return 2 * c.n_layers * c.n_kv_heads * c.head_dim * 16 * static_cast<std::int64_t>(kernels::element_size(type));
+  }
+};
+
+TEST_F(ObtainManyLimitsTest, EveryWorkerHasADocumentHoweverLarge) {
+  EXPECT_EQ(most_under_way(1, {.bytes = 1}), 1U);
+  EXPECT_EQ(most_under_way(3, {.bytes = 1}), 3U);
+  EXPECT_EQ(most_under_way(3, {.documents = 1}), 3U);
+}
+
+TEST_F(ObtainManyLimitsTest, BytesAndDocumentsAreEachWorkers) {
+  EXPECT_EQ(most_under_way(1, {.bytes = 2 * set_bytes()}), 2U);
+  EXPECT_EQ(most_under_way(2, {.bytes = 2 * set_bytes()}), 4U);
+  EXPECT_EQ(most_under_way(2, {.documents = 2}), 4U);
+  EXPECT_EQ(most_under_way(1, {}), 6U);
+}
+
+TEST_F(ObtainManyLimitsTest, SetsCountAsTheyAre) {
+  numeric = cache_store::NumericClass::kFast;
+  const auto type = testing::cpu(kernels::NumericClass::kFast, 1)->kv_type();
+  if (type != kernels::ElementType::kBF16) GTEST_SKIP() << "this processor has no bf16: sets are f32";
+  EXPECT_EQ(most_under_way(1, {.bytes = 4 * set_bytes(type)}), 4U);
 }
 
 TEST_F(ObtainManyTest, TheSameEntryIsReadOnce) {
@@ -100,8 +178,9 @@ TEST_F(ObtainManyTest, TheSameEntryIsReadOnce) {
   EXPECT_FALSE(got(0).hit);
   EXPECT_TRUE(got(2).hit);
   EXPECT_EQ(got(0).id, got(2).id);
-  EXPECT_TRUE(testing::bytes_of(got(0).set) == testing::bytes_of(got(2).set));
   run(nullptr);
+  EXPECT_FALSE(got(0).set.layers.empty());
+  EXPECT_TRUE(testing::bytes_of(got(0).set) == testing::bytes_of(got(2).set));
   EXPECT_FALSE(got(0).hit) << "without a store nothing is found";
 }
 

@@ -162,7 +162,8 @@ TEST_P(WorkerTest, StoppingEndsEverything) {
   w->stop();  // again: nothing
 }
 
-// Room for one answer's cache at a time, and hardly for a document beside it: all take turns.
+// Room for one answer's cache at a time, and hardly for a document beside it: all take turns. What passes over
+// documents left goes back when an answer needs it.
 TEST_P(WorkerTest, ShortMemoryMakesJobsWait) {
   constexpr std::size_t kPlenty = std::size_t{1} << 30;
   std::size_t weights = 0;
@@ -171,7 +172,8 @@ TEST_P(WorkerTest, ShortMemoryMakesJobsWait) {
     weights = kPlenty - free_after_loading;
   }
   const KvSet set = set_alone(1);
-  const auto w = worker({.reading = {.rows = 8192, .spare_bytes = 0}}, weights + 1'600'000);
+  constexpr std::size_t kRoom = 1'600'000;
+  const auto w = worker({.reading = {.rows = 8192, .spare_bytes = 0}}, weights + kRoom);
   constexpr std::size_t kCount = 6;
   std::vector<Awaited<ReadResult>> reads(kCount);
   std::vector<Awaited<Answer>> answers(kCount);
@@ -189,11 +191,21 @@ TEST_P(WorkerTest, ShortMemoryMakesJobsWait) {
     ASSERT_TRUE(read.is_ok()) << read.status().to_string();
     EXPECT_TRUE(testing::bytes_of(read->set) == testing::bytes_of(set_alone(i))) << i;
   }
-  Awaited<Answer> never;
-  GenerateJob job = generate_job(0, set, never);
-  job.context = [&set](const model::Transformer& on) { return model::DecodeContext::from_set(on, set, 1950); };
-  w->generate(std::move(job));
-  EXPECT_EQ(never.future.get().status().code(), StatusCode::kResourceExhausted);
+  const auto answer_with_room_for = [&](std::int64_t entries) {
+    Awaited<Answer> awaited;
+    GenerateJob job = generate_job(0, set, awaited);
+    job.context = [&set, entries](const model::Transformer& on) {
+      return model::DecodeContext::from_set(on, set, entries);
+    };
+    w->generate(std::move(job));
+    return awaited.future.get();
+  };
+  const model::ModelConfig& c = model_->config();
+  const auto all = static_cast<std::int64_t>(kRoom / sizeof(float)) / (2 * c.n_layers * c.n_kv_heads * c.head_dim);
+  const auto alone = answer_with_room_for(all - all / 12);
+  ASSERT_TRUE(alone.is_ok()) << alone.status().to_string();
+  EXPECT_EQ(alone->tokens, answer_alone(0, set));
+  EXPECT_EQ(answer_with_room_for(all + 1).status().code(), StatusCode::kResourceExhausted);
 }
 
 INSTANTIATE_TEST_SUITE_P(On, WorkerTest, ::testing::Values("cpu", "cuda"), device_name);

@@ -53,6 +53,27 @@ TEST(MakeCpuDevice, ClassesAndTypes) {
   EXPECT_EQ(make_device(NumericClass::kFast, 1, false)->kv_type(), kF32) << "bf16 was not allowed";
 }
 
+TEST(MakeCpuDevice, TheFirstFailureIsTold) {
+  const auto made = make_cpu_device({.numeric_class = NumericClass::kReference, .threads = 1, .memory_limit = 4096});
+  ASSERT_TRUE(made.is_ok()) << made.status().to_string();
+  Device& small = **made;
+  const Tensor y = empty_tensor(small, kF32, {1, 16, 32});
+  const std::vector<float> stored(16 * 32);
+  const auto load = [&] {
+    small.load({DType::kF32, GroupAxis::kTokens, DType::kF32, std::as_bytes(std::span(stored)), nullptr}, nullptr, 0,
+               y);
+  };
+  const auto embed = [&] { small.embed(Tensor(), Tensor(), y); };
+  const Tensor rest = empty_tensor(small, kF32, {512});
+  load();  // its own memory is not there
+  embed();
+  EXPECT_EQ(small.synchronize().code(), StatusCode::kResourceExhausted);
+  embed();
+  load();
+  EXPECT_EQ(small.synchronize().code(), StatusCode::kInternal);
+  EXPECT_TRUE(small.synchronize().is_ok());
+}
+
 TEST_F(CpuDeviceTest, UploadDownload) {
   const auto values = random_floats(24, 1);
   const Tensor t = tensor_of(*device, kF32, {2, 3, 4}, values);

@@ -67,6 +67,45 @@ TEST_P(CudaLoad, ManyPiecesFilledMeanwhile) {
   EXPECT_EQ(wrong, 0U);
 }
 
+// Heads that go over in several pieces: an even number of tiles to a piece, a short one at the end.
+TEST_P(CudaLoad, HeadsLargerThanASlot) {
+  struct Length {
+    DType layout;
+    std::int64_t tokens;
+  };
+  const Length lengths[] = {{DType::kF32, 9001}, {DType::kBF16, 17001}, {DType::kQ8, 33001}, {DType::kQ4, 66001}};
+  const RopeRecord rope = half_rope(128, false);
+  std::uint32_t seed = 300;
+  for (const auto& [layout, tokens] : lengths) {
+    for (const GroupAxis axis : {GroupAxis::kTokens, GroupAxis::kChannels}) {
+      const LoadCase c{layout, layout == DType::kBF16 ? DType::kBF16 : DType::kF32, axis, 2, tokens, 128};
+      SCOPED_TRACE(describe(c));
+      const StoredNumbers numbers = stored_numbers(c, seed++);
+      ASSERT_GT(numbers.bytes.size(), std::size_t{2} * (4 << 20));
+      expect_loaded(*gpu, c, numbers, numbers.bytes, nullptr, nullptr, 0);
+      expect_loaded(*gpu, c, numbers, numbers.bytes, nullptr, &rope, 5);
+    }
+  }
+}
+
+// What is kept of the GPU's memory for what arrives does not grow with the largest head.
+TEST_P(CudaLoad, LargeHeadsLeaveNothingBehind) {
+  constexpr std::int64_t kTokens = 65536, kDim = 128;
+  auto made = make_cuda_device({.numeric_class = GetParam(), .threads = 2, .memory_limit = std::size_t{1} << 30});
+  ASSERT_TRUE(made.is_ok()) << made.status().to_string();
+  Device& device = **made;
+  const Tensor cache = empty_tensor(device, device.kv_type(), {1, kTokens, kDim});
+  const std::vector<float> stored(static_cast<std::size_t>(kTokens * kDim), 1.0F);
+  const std::size_t free_before = device.free_memory();
+  for (int i = 0; i < 10; ++i) {
+    device.load({DType::kF32, GroupAxis::kTokens, DType::kF32, std::as_bytes(std::span(stored)), nullptr}, nullptr, 0,
+                cache);
+  }
+  EXPECT_TRUE(device.synchronize().is_ok());
+  EXPECT_LE(free_before - device.free_memory(), std::size_t{8} * (4 << 20));
+  EXPECT_EQ(fetch(device, cache), stored);
+}
+
 INSTANTIATE_TEST_SUITE_P(Gpu, CudaLoad, ::testing::Values(NumericClass::kReference, NumericClass::kFast), numeric_name);
 
 }  // namespace

@@ -189,6 +189,39 @@ TEST_P(CudaRecording, WorkThatCannotBeRecordedIsCalled) {
   EXPECT_EQ(fetch(*gpu, y), (std::vector<float>{1, 2, 3}));
 }
 
+// Working memory of a recording counts like any other: where there is none, the ops are called, and say so themselves.
+TEST_P(CudaRecording, TheMemoryLimitHoldsForRecordings) {
+  constexpr std::size_t kLimit = std::size_t{256} << 20;
+  auto made = make_cuda_device({.numeric_class = GetParam(), .threads = 2, .memory_limit = kLimit});
+  ASSERT_TRUE(made.is_ok()) << made.status().to_string();
+  Device& device = **made;
+  constexpr std::int64_t kRows = 40;  // more than our own products take: a gated one needs working memory
+  Step step(device, kRows);
+  step.begin(lengths(kRows, 0), 0);
+  step.work();
+  const auto want = step.results();
+  step.begin(lengths(kRows, 0), 0);
+  ASSERT_TRUE(device.synchronize().is_ok());
+  Tensor filler = empty_tensor(device, kF32, {static_cast<std::int64_t>(device.free_memory() / sizeof(float))});
+  ASSERT_LT(device.free_memory(), sizeof(float));
+  int calls = 0;
+  const auto recording = device.record([&] {
+    ++calls;
+    step.work();
+  });
+  ASSERT_NE(recording, nullptr);
+  EXPECT_TRUE(device.synchronize().is_ok()) << "a recording that fails is nobody's failure";
+  const int while_recording = calls;
+  recording->run();
+  EXPECT_EQ(calls, while_recording + 1);
+  EXPECT_EQ(device.synchronize().code(), StatusCode::kResourceExhausted);
+  filler = {};
+  step.begin(lengths(kRows, 0), 0);
+  recording->run();
+  EXPECT_EQ(step.results(), want);
+  EXPECT_TRUE(device.synchronize().is_ok());
+}
+
 INSTANTIATE_TEST_SUITE_P(Class, CudaRecording, ::testing::Values(NumericClass::kReference, NumericClass::kFast),
                          numeric_name);
 

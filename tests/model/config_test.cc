@@ -84,6 +84,19 @@ TEST(ModelConfig, SlidingWindow) {
   EXPECT_TRUE(!huge.is_ok() || huge->sliding_window > 0);
 }
 
+TEST(ModelConfig, TokensOutsideTheVocabularyAreNamed) {
+  ModelConfig c;
+  c.vocab = 32;
+  EXPECT_TRUE(c.check_tokens(std::vector<std::int32_t>{0, 31}, "prompt").is_ok());
+  EXPECT_TRUE(c.check_tokens({}, "prompt").is_ok());
+  for (const std::int32_t bad : {32, -1}) {
+    const Status status = c.check_tokens(std::vector<std::int32_t>{5, 6, bad, 99}, "prompt");
+    EXPECT_EQ(status.code(), StatusCode::kInvalidArgument);
+    EXPECT_EQ(status.message(),
+              "prompt token id " + std::to_string(bad) + " at place 2 is outside the vocabulary of 32");
+  }
+}
+
 TEST(ModelConfig, MissingKeysAreNamed) {
   for (const char* key : {"general.architecture", "llama.block_count", "llama.context_length", "llama.embedding_length",
                           "llama.feed_forward_length", "llama.attention.head_count"}) {
