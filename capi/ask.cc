@@ -294,8 +294,13 @@ fkv_code fkv_answer_kvset(const fkv_answer* answer, fkv_kvset** set, fkv_error**
     *set = nullptr;
     const engine::Obtained& entry = answer->asked.entry;
     KvSet whole = entry.set;
-    if (whole.layers.empty() && answer->store != nullptr) {  // its layers went straight to a device
-      FINCHKV_ASSIGN_OR_RETURN(whole, answer->store->get(entry.id));
+    if (whole.layers.empty()) {  // its layers went straight to a device
+      const auto store = answer->store.lock();
+      if (store == nullptr) {
+        return Status::invalid_argument(
+            "the answer's set went straight to a device, and its store is closed: ask for it before");
+      }
+      FINCHKV_ASSIGN_OR_RETURN(whole, store->get(entry.id));
     }
     *set = new fkv_kvset{.set = std::move(whole)};
     return Status::ok();

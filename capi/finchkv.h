@@ -556,7 +556,7 @@ typedef struct fkv_answer_info {
 
 FKV_API fkv_code fkv_answer_get_info(const fkv_answer* answer, fkv_answer_info* info, fkv_error** error);
 /* The set that the answer was made from; read from the store again where it went straight to a GPU, and then
- * FKV_NOT_FOUND if the entry is gone. */
+ * FKV_NOT_FOUND if the entry is gone and FKV_INVALID_ARGUMENT if the store was closed. */
 FKV_API fkv_code fkv_answer_kvset(const fkv_answer* answer, fkv_kvset** set, fkv_error** error);
 FKV_API void fkv_answer_free(fkv_answer* answer);
 

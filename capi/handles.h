@@ -122,7 +122,7 @@ struct fkv_fetch {
 
 struct fkv_answer {
   finchkv::engine::Asked asked;
-  std::shared_ptr<finchkv::cache_store::Store> store;  // where the entry is; null without one
+  std::weak_ptr<finchkv::cache_store::Store> store;  // where the entry is; an answer keeps no closed store open
   std::string text;
 };
 

@@ -16,7 +16,7 @@ _GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 @pytest.fixture(scope="session")
 def tiny():
-    """A random llama of three layers, in reference mode."""
+    """A random llama of three layers, computing in f32."""
     with finchkv.Model(DATA / "tiny-llama" / "model.gguf", compute="f32", device="cpu") as model:
         yield model
 

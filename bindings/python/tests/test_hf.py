@@ -151,7 +151,11 @@ def test_thinned_caches_go_on_at_their_positions(store, doc, prompt):
         cache = model(torch.tensor([doc]), use_cache=True).past_key_values
     chosen = torch.arange(0, len(doc), 3)
     thin = [(layer.keys[:, :, chosen], layer.values[:, :, chosen]) for layer in cache.layers]
-    made = hf.from_cache(store, thin, model, document=doc, policy="every-third")
+    origins = [chosen[None].numpy()] * 3
+    made = hf.from_cache(store, thin, model, document=doc, policy="every-third", origins=origins)
+    assert store.get(made).origins(1).tolist() == [chosen.tolist()]
+    with pytest.raises(finchkv.InvalidArgument, match="origins for 2 layers"):
+        hf.from_cache(store, thin, model, document=doc, policy="every-third", origins=origins[:2])
     given = hf.inputs(hf.to_cache(store.get(made), model), prompt)
     got = logits(model, given)
     mask = torch.full((len(prompt), len(doc) + len(prompt)), float("-inf"))
@@ -165,6 +169,40 @@ def test_thinned_caches_go_on_at_their_positions(store, doc, prompt):
         ).logits[0]  # fmt: skip
     assert (got - expected).abs().max() < 2e-5 * expected.abs().max()
     assert given["position_ids"][0, 0] == len(doc)
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_generate_goes_on_without_hf_inputs_where_the_prompt_follows_the_entries(store, doc, prompt, name):
+    model = build(name)
+    made = hf.compress(model, None, doc, prompt, store=store, keep=20)
+    ids = torch.tensor([made.prompt])
+    seen = torch.ones((1, 20 + len(prompt)), dtype=torch.long)
+    cache = hf.to_cache(made.kv, model)
+    plain = greedy(model, input_ids=ids, attention_mask=seen, past_key_values=cache)
+    assert plain == greedy(model, **hf.inputs(hf.to_cache(made.kv, model), prompt))
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_several_prompts_behind_one_set(store, doc, prompt, name):
+    model = build(name)
+    made = hf.compress(model, None, doc, prompt, store=store, keep=20)
+    prompts = [prompt, prompt[3:8], [7]]
+    alone = [greedy(model, **hf.inputs(hf.to_cache(made.kv, model), one)) for one in prompts]
+    given = hf.inputs(hf.to_cache(made.kv, model), prompts)
+    out = model.generate(**given, max_new_tokens=12, do_sample=False, pad_token_id=0)
+    assert out[:, len(prompt) :].tolist() == alone
+    with pytest.raises(ValueError, match="sequences already"):
+        hf.inputs(given["past_key_values"], prompts)
+    with pytest.raises(ValueError, match="no tokens"):
+        hf.inputs(hf.to_cache(made.kv, model), [])
+
+
+def test_a_model_that_changed_its_dtype_is_looked_at_again(store, doc, prompt):
+    model = build("llama")
+    hf.compress(model, None, doc, prompt, store=store, keep=20)
+    made = hf.compress(model.to(torch.bfloat16), None, doc, prompt, store=store, keep=20)
+    assert made.kv.dtype == "bf16"
+    hf.to_cache(made.kv, model)  # its RoPE is the model's of now
 
 
 def test_sets_and_models_that_do_not_belong_together(store, doc, prompt):

@@ -104,5 +104,15 @@ def test_pressed_caches_come_back_in_a_new_process(model_path, document, prompt,
             assert torch.equal(bits(ours[0]), bits(theirs[0])) and torch.equal(bits(ours[1]), bits(theirs[1]))
 
 
+def test_caches_that_need_masks_beside_them_are_refused(document, tmp_path):
+    """Head-wise presses remove nothing: they leave masks in the model, which no cache has."""
+    model, cache = tiny_model(), transformers.DynamicCache()
+    press = kvpress.AdaKVPress(kvpress.SnapKVPress(compression_ratio=0.6, window_size=16))
+    with torch.no_grad(), press(model):
+        model(torch.tensor([document]), past_key_values=cache)
+    with finchkv.Store("memory:") as store, pytest.raises(finchkv.Unsupported, match="has masked keys"):
+        hf.from_cache(store, cache, model, document=document, policy="adakv")
+
+
 if __name__ == "__main__":
     second_process(*json.loads(sys.argv[1]))

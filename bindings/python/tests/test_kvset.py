@@ -108,6 +108,23 @@ def test_bf16_is_for_torch(store, tiny, document, prompt):
     assert turned_keys.dtype == torch.float32
 
 
+def test_dlpack_says_what_it_does_not_do(kv):
+    tensor = kv.dlpack(0, "values")
+    for asked in ({"dl_device": (2, 0)}, {"copy": True}, {"stream": 1}):
+        with pytest.raises(BufferError):
+            tensor.__dlpack__(**asked)
+    assert np.from_dlpack(tensor).shape == tensor.shape
+    with pytest.raises(BufferError, match="handed out before"):
+        tensor.__dlpack__()
+
+
+def test_a_fetch_can_be_gone_through_layer_by_layer(store, kv):
+    with store.fetch(kv.entry.id) as fetch:
+        for index, one in enumerate(fetch):
+            assert (one.numpy(0)[1] == kv.numpy(index)[1]).all()
+    assert index == kv.layers - 1
+
+
 def test_bad_arguments(kv):
     with pytest.raises(finchkv.InvalidArgument, match="no layer 9"):
         kv.numpy(9)

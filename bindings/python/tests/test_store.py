@@ -6,6 +6,7 @@ import time
 from datetime import datetime, timedelta, timezone
 
 import pytest
+from conftest import DATA
 
 import finchkv
 
@@ -162,6 +163,17 @@ def test_asyncio(store, tiny, document, prompt):
     asyncio.run(cancelled())
     assert len(list(store)) == 1
 
+    async def given_none():
+        return await store.compress_async(tiny, document, prompt, cancel=None, **OPTIONS)
+
+    assert asyncio.run(given_none()).hit
+
+    async def layers():
+        with store.fetch(answer.id) as fetch:
+            return [await fetch.layer_async(index) for index in range(3)]
+
+    assert [one.kept for one in asyncio.run(layers())] == [(64,)] * 3
+
 
 def test_other_threads_run_while_the_library_works(store, tiny, document, prompt):
     ticks, stop = [], threading.Event()
@@ -205,6 +217,25 @@ def test_tenants_do_not_see_each_other(tiny, document, prompt, tmp_path):
         assert answer.id in mine
     with finchkv.Store(tmp_path / "kv") as other:
         assert answer.id not in other
+
+
+def test_an_answer_keeps_no_closed_store_open(tiny, document, prompt, tmp_path):
+    with finchkv.Store(tmp_path / "kv") as store:
+        answer = store.ask(tiny, document, prompt, **OPTIONS)
+    with finchkv.Store(tmp_path / "kv") as again, answer:
+        assert answer.kv.kept == (64, 64, 64) and answer.kv.entry is None
+        assert (again.get(answer.id).numpy(0)[0] == answer.kv.numpy(0)[0]).all()
+
+
+def test_entries_say_whether_a_model_made_them_and_of_what(store, tiny, asked, document, prompt):
+    store.check(asked, tiny)
+    with finchkv.Model(DATA / "tiny-qwen2" / "model.gguf", compute="f32", device="cpu") as other:
+        with pytest.raises(finchkv.InvalidArgument):
+            store.check(asked, other)
+    assert store.document(asked.id) == document
+    bare = store.compress(tiny, document[:50], prompt, keep=8, document_tokens=False)
+    with pytest.raises(finchkv.NotFound):
+        store.document(bare)
 
 
 def test_closed_handles_say_so(tiny, tmp_path):

@@ -40,7 +40,19 @@ class DLPackTensor:
     def __dlpack_device__(self) -> tuple[int, int]:
         return (1, 0)  # kDLCPU
 
-    def __dlpack__(self, *, stream: Any = None, **_: Any) -> Any:
+    def __dlpack__(
+        self,
+        *,
+        stream: Any = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+    ) -> Any:
+        """BufferError for another device than the host, a stream, a copy, and at the second call."""
+        if dl_device is not None and tuple(dl_device) != self.__dlpack_device__():
+            raise BufferError("the tensor lies in host memory: take it there, and copy it to the device")
+        if copy:
+            raise BufferError("the tensor is handed out as it lies in memory: copy what you make of it")
         if self._tensor is None:
             raise BufferError("this tensor has been handed out before: ask the KvSet for it again")
         if stream is not None:

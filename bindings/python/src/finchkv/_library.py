@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from . import errors
-from ._abi import ffi as ffi  # type: ignore[import-not-found]  # written by make_abi.py
+from ._abi import ffi as _ffi  # type: ignore[import-not-found, unused-ignore]  # written by make_abi.py
 
 ABI_VERSION = 0
 
 _PATH = Path(__file__).with_name("libfinchkv.so.0")
+ffi: Any = _ffi
 lib: Any = ffi.dlopen(str(_PATH))
 if lib.fkv_abi_version() != ABI_VERSION:
     raise ImportError(f"{_PATH} has ABI version {lib.fkv_abi_version()}, and this package wants {ABI_VERSION}")

@@ -37,7 +37,7 @@ class AskOptions(TypedDict, total=False):
     seed: int
     """Of policies that draw."""
     storage_dtype: StorageDType
-    """How the store keeps the tensors: bf16, or f32 for a model in reference mode."""
+    """How the store keeps the tensors: without it f32 for a model whose compute is "f32", else bf16."""
     instruction: str
     system: str
     chat_template: Literal["chatml", "llama3", "mistral", "plain"]
@@ -120,6 +120,16 @@ class Answer:
                     entry = None
                 self._kv = KvSet(out[0], entry)
             return self._kv
+
+    def close(self) -> None:
+        """Lets go of the set's memory before the answer is collected. What was read from it stays."""
+        self._handle.close()
+
+    def __enter__(self) -> Answer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def __repr__(self) -> str:
         return f"<finchkv.Answer {self.id[:12]} {'hit' if self.hit else 'read'}: {self.answer!r}>"

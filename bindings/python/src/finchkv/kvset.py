@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -73,7 +73,7 @@ class KvSet:
     def dlpack(
         self,
         layer: int,
-        which: str,
+        which: Literal["keys", "values"],
         *,
         rotate: bool = False,
         base: int = 0,

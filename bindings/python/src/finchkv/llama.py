@@ -76,8 +76,8 @@ def to_state(
 
 
 def from_state(state: bytes, model: Model, *, tokens: Sequence[int] = ()) -> tuple[KvSet, list[int]]:
-    """The set that a sequence state or file holds, key form "rotated", and the ids it was read from, where the state has
-    them or `tokens` gives them. `model`: whose cache it was; a state of another shape is InvalidArgument, with the
+    """The set that a sequence state or file holds, key form "rotated", and the ids it was read from, where the state
+    has them or `tokens` gives them. `model`: whose cache it was; a state of another shape is InvalidArgument, with the
     difference."""
     source = Struct("fkv_llama_source")
     o = source.pointer

@@ -7,10 +7,9 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from ._library import CData, Handle, Struct, call, ffi, lib, take_text
-from .types import PathLike
+from .ask import token_array
+from .types import Compute, Device, PathLike
 
 
 class Model:
@@ -23,8 +22,8 @@ class Model:
         self,
         path: PathLike,
         *,
-        device: str = "auto",
-        compute: str = "auto",
+        device: Device = "auto",
+        compute: Compute = "auto",
         threads: int = 0,
         fingerprint_cache: PathLike | None = None,
     ) -> None:
@@ -36,7 +35,8 @@ class Model:
         threads: 0 for all processors.
         fingerprint_cache: a file of remembered weight digests; without it the weights are hashed at every opening.
 
-        Raises NotFound, Corrupt, Unsupported (an architecture or scaling that the engine does not have).
+        Raises InvalidArgument (a device or compute that there is not), NotFound, Corrupt, Unsupported (an architecture
+        or scaling that the engine does not have).
         """
         options = Struct("fkv_model_options")
         options.set_text("path", os.fsencode(path))
@@ -94,8 +94,8 @@ class Model:
         return _take_tokens(out[0])
 
     def detokenize(self, tokens: Sequence[int]) -> str:
-        """The text of token ids."""
-        ids = np.ascontiguousarray(tokens, np.int32)
+        """The text of token ids. ValueError for what is no list of them, InvalidArgument for an id that is none."""
+        ids = token_array(tokens)
         out = ffi.new("fkv_text**")
         with self._handle.use() as p:
             call(lib.fkv_model_detokenize, p, ffi.from_buffer("int32_t[]", ids), len(ids), out)

@@ -10,7 +10,7 @@ import numpy as np
 
 from ._library import CData, Struct, ffi
 from .ask import milliseconds, token_array
-from .types import DTYPES, KEY_FORMS, NUMERICS, STORAGE_DTYPES, DType, KeyForm, Rope, StorageDType, number_of
+from .types import DTYPES, KEY_FORMS, NUMERICS, STORAGE_DTYPES, DType, KeyForm, Numeric, Rope, StorageDType, number_of
 
 
 @dataclass
@@ -45,7 +45,8 @@ class PutRequest:
     """Token ids of what guided the choice; none: the set serves every prompt."""
     reader: str = "client"
     policy_revision: int = 0
-    numeric: str = "reference"
+    numeric: Numeric = "reference"
+    """What the model computed in: "reference" for f32, "fast" for 16 bits, "fp8"."""
     keep: int = 0
     """The budget per head; 0: the most that a layer keeps."""
     chunk: int = 0

@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any, Literal, Union
 
 from . import ask as asking
 from ._library import CData, Handle, Struct, call, ffi, id_hex, lib, new_id, take_text
@@ -36,7 +36,7 @@ class Store:
         self,
         url: PathLike,
         *,
-        mode: str = "write",
+        mode: Literal["read", "write"] = "write",
         create: bool | None = None,
         tenant: str | None = None,
         tenant_key: bytes | None = None,
@@ -120,7 +120,8 @@ class Store:
     async def _run_async(
         self, function: Callable[..., int], model: Model, document: Text, prompt: Text, options: AskOptions
     ) -> Answer:
-        cancel = options.setdefault("cancel", Cancel())
+        cancel = options.get("cancel") or Cancel()
+        options["cancel"] = cancel
         work = asyncio.ensure_future(asyncio.to_thread(self._run, function, model, document, prompt, options))
         try:
             return await asyncio.shield(work)
@@ -139,7 +140,7 @@ class Store:
             return fetch.finish()
 
     async def get_async(self, id: Id) -> KvSet:
-        """`get` in a thread."""
+        """`get` in a thread. A cancelled task does not wait for it: reading goes on to its end and is dropped."""
         return await asyncio.to_thread(self.get, id)
 
     def fetch(self, id: Id) -> Fetch:
@@ -182,6 +183,29 @@ class Store:
             return Entry.of(info.pointer)
         finally:
             lib.fkv_entry_free(out[0])
+
+    def check(self, id: Id, model: Model) -> None:
+        """Nothing when this model made the entry; InvalidArgument that says what differs: the shape, the position
+        encoding, the tokenizer, the rest of the configuration, or the weights."""
+        name, out = self._id(id), ffi.new("fkv_entry**")
+        with self._handle.use() as p:
+            call(lib.fkv_store_find, p, name, out)
+        try:
+            with model._handle.use() as m:
+                call(lib.fkv_entry_check_model, out[0], m)
+        finally:
+            lib.fkv_entry_free(out[0])
+
+    def document(self, id: Id) -> list[int]:
+        """The ids of the document's tokens. NotFound also when the entry was stored without them."""
+        name, out, count = self._id(id), ffi.new("fkv_tokens**"), ffi.new("size_t*")
+        with self._handle.use() as p:
+            call(lib.fkv_store_document_tokens, p, name, out)
+        try:
+            data = lib.fkv_tokens_data(out[0], count)
+            return list(ffi.unpack(data, count[0])) if count[0] else []
+        finally:
+            lib.fkv_tokens_free(out[0])
 
     def remove(self, id: Id) -> None:
         """NotFound; PermissionDenied for a store opened for reading, or a shared entry without the right."""
@@ -296,7 +320,7 @@ class Store:
 
 
 class Fetch:
-    """An entry on its way. Used by one thread at a time."""
+    """An entry on its way. Used by one thread at a time; iterating waits for one layer after the other."""
 
     def __init__(self, pointer: CData, entry: Entry) -> None:
         self._handle = Handle(pointer, lib.fkv_fetch_free, "fetch")
@@ -308,6 +332,13 @@ class Fetch:
         with self._handle.use() as p:
             call(lib.fkv_fetch_layer, p, layer, out)
         return KvSet(out[0], self.entry)
+
+    async def layer_async(self, layer: int) -> KvSet:
+        """`layer` in a thread. One at a time: await each before the next."""
+        return await asyncio.to_thread(self.layer, layer)
+
+    def __iter__(self) -> Iterator[KvSet]:
+        return (self.layer(index) for index in range(self.entry.layers))
 
     def finish(self) -> KvSet:
         """Waits for all layers. The fetch is of no further use."""

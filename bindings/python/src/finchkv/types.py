@@ -16,13 +16,18 @@ StorageDType = Literal["f32", "f16", "bf16", "q8", "q4"]
 KeyForm = Literal["pre_rope", "rotated", "none"]
 Order = Literal["stored", "half", "interleaved"]
 """Which dimensions of a key RoPE turns together: as stored, (i, i + d/2) as transformers has them, or (2i, 2i + 1)."""
+Compute = Literal["auto", "bf16", "f32", "fp8"]
+"""How a model computes: bf16, which "auto" means, f32 in a fixed order, or 8-bit weights."""
+Device = Literal["auto", "cpu", "cuda"]
+Numeric = Literal["reference", "fast", "fp8"]
+"""What an entry was computed in: f32, bf16 or 8 bits (`Compute` "f32", "bf16", "fp8")."""
 PathLike = Union[str, "os.PathLike[str]"]
 
 STORAGE_DTYPES: tuple[StorageDType, ...] = ("f32", "f16", "bf16", "q8", "q4")
 DTYPES: tuple[DType, ...] = ("f32", "f16", "bf16")
 KEY_FORMS: tuple[KeyForm, ...] = ("pre_rope", "rotated", "none")
 ORDERS: tuple[Order, ...] = ("stored", "half", "interleaved")
-NUMERICS = ("reference", "fast", "fp8")
+NUMERICS: tuple[Numeric, ...] = ("reference", "fast", "fp8")
 PROVENANCES = ("computed", "client", "imported")
 
 
@@ -78,7 +83,7 @@ class Entry:
     """SHA-256 of the model's configuration, tokenizer and RoPE record (32 bytes)."""
     weights: bytes
     tokenizer: bytes
-    numeric: str
+    numeric: Numeric
     """"reference" (f32), "fast" (bf16) or "fp8"."""
     provenance: str
     """"computed" by the engine, put by a "client", or "imported" from a file."""

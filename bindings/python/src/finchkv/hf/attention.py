@@ -146,7 +146,8 @@ def run(model: torch.nn.Module, ids: list[int], cache: DynamicCache) -> torch.Te
     return out.last_hidden_state  # type: ignore[no-any-return]
 
 
-_prepared: weakref.WeakKeyDictionary[torch.nn.Module, Rope | None] = weakref.WeakKeyDictionary()
+_prepared: weakref.WeakKeyDictionary[torch.nn.Module, tuple[Any, Rope | None]] = weakref.WeakKeyDictionary()
+"""What was found out, and under which position encoding and dtype: `model.to(...)` changes both."""
 
 
 def prepare(model: torch.nn.Module, ids: list[int]) -> Rope | None:
@@ -155,9 +156,12 @@ def prepare(model: torch.nn.Module, ids: list[int]) -> Rope | None:
     Reads a few of the ids both ways and compares. Raises Unsupported for a model that the attention here does not give
     the same of: another position encoding, windows, soft caps, sinks.
     """
-    if model in _prepared:
-        return _prepared[model]
     facts = facts_of(model)
+    dtype = next(model.parameters()).dtype
+    state = (facts.rope, dtype)
+    known = _prepared.get(model)
+    if known is not None and known[0] == state:
+        return known[1]
     if facts.rope_trouble:
         raise Unsupported(f"{facts.name} cannot be read by finchkv.hf.compress: {facts.rope_trouble}")
     if not hasattr(model, "set_attn_implementation") or not getattr(model, "_supports_attention_backend", True):
@@ -167,12 +171,12 @@ def prepare(model: torch.nn.Module, ids: list[int]) -> Rope | None:
         expected = run(model, probe, DynamicCache(config=text_config(model))).float()
         tried = [(_difference(model, probe, rope, expected), rope) for rope in _candidates(facts)]
     error, rope = min(tried, key=lambda t: t[0])
-    if not error < _TOLERANCE.get(next(model.parameters()).dtype, 0.0):
+    if not error < _TOLERANCE.get(dtype, 0.0):
         raise Unsupported(
             f"{facts.name} cannot be read by finchkv.hf.compress: with keys before RoPE its hidden states come out "
             f"otherwise, by {error:.1e} of the largest; its attention or positions are of a kind that finchkv has not"
         )
-    _prepared[model] = rope
+    _prepared[model] = (state, rope)
     return rope
 
 

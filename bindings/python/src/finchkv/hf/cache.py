@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from transformers.cache_utils import DynamicCache
 
@@ -14,8 +15,8 @@ from ..kvset import KvSet, torch_dtype_name
 from ..model import Model
 from ..put import PutLayer, PutRequest
 from ..store import Store
-from ..types import Order, PathLike, Rope
-from .facts import Facts, differences, facts_of, text_config
+from ..types import Numeric, Order, PathLike, Rope
+from .facts import Facts, differences, facts_of, text_config, walk
 from .identity import bind_gguf, bound_identity, name_of, torch_identity
 
 _NEXT = "finchkv_next_position"
@@ -71,18 +72,44 @@ def to_cache(
     return cache
 
 
-def inputs(cache: DynamicCache, prompt: Sequence[int] | torch.Tensor) -> dict[str, Any]:
+def inputs(
+    cache: DynamicCache, prompt: Sequence[int] | Sequence[Sequence[int]] | torch.Tensor, *, pad: int = 0
+) -> dict[str, Any]:
     """What `model.generate` (or `model(...)`) takes to go on from a cache of `to_cache` with these prompt ids:
-    input_ids, attention_mask over cache and prompt, position_ids from the set's next position on, past_key_values."""
+    input_ids [prompts, width], attention_mask over cache and prompt [prompts, kept + width], position_ids
+    [prompts, width] from the set's next position on, past_key_values.
+
+    prompt: token ids of one prompt, or of several, each answered on its own: shorter ones are filled up with `pad` on
+    their left, which nothing sees, and the cache becomes as many copies of itself.
+
+    ValueError for a prompt without tokens, and for several prompts behind a cache that has several sequences already.
+    """
     first: Any = cache.layers[0]
     device = first.keys.device
-    ids = torch.as_tensor(prompt, dtype=torch.long, device=device).reshape(1, -1)
-    kept, count = cache.get_seq_length(), ids.shape[1]
+    if isinstance(prompt, torch.Tensor):
+        prompt = prompt.tolist()
+    rows: Any = prompt if len(prompt) and isinstance(prompt[0], (list, tuple, torch.Tensor, np.ndarray)) else [prompt]
+    prompts = [token_array(row) for row in rows]
+    if not all(len(row) for row in prompts):
+        raise ValueError("a prompt has no tokens")
+    if len(prompts) > 1:
+        if first.keys.shape[0] != 1:
+            raise ValueError(f"the cache has {first.keys.shape[0]} sequences already: take a new one, with to_cache")
+        cache.batch_repeat_interleave(len(prompts))
+    kept, width = cache.get_seq_length(), max(len(row) for row in prompts)
     start = getattr(cache, _NEXT, kept)
+    ids = torch.full((len(prompts), width), pad, dtype=torch.long)
+    mask = torch.ones((len(prompts), kept + width), dtype=torch.long)
+    places = torch.full((len(prompts), width), start, dtype=torch.long)
+    for index, row in enumerate(prompts):
+        free = width - len(row)
+        ids[index, free:] = torch.from_numpy(row.astype(np.int64))
+        mask[index, kept : kept + free] = 0
+        places[index, free:] += torch.arange(len(row))
     return {
-        "input_ids": ids,
-        "attention_mask": torch.ones((1, kept + count), dtype=torch.long, device=device),
-        "position_ids": torch.arange(start, start + count, device=device).unsqueeze(0),
+        "input_ids": ids.to(device),
+        "attention_mask": mask.to(device),
+        "position_ids": places.to(device),
         "past_key_values": cache,
     }
 
@@ -118,6 +145,7 @@ def _check_belonging(
         )
     for what, stored, ours in (
         ("weights", entry.weights, theirs.weights),
+        ("tokenizer", entry.tokenizer, theirs.tokenizer),
         ("configuration", entry.model, theirs.model),
     ):
         if stored != ours:
@@ -138,6 +166,7 @@ def from_cache(
     prompt: Sequence[int] = (),
     model_id: str | None = None,
     next_position: int | None = None,
+    origins: Sequence[Any] | None = None,
     parameters: Mapping[str, int] | None = None,
     keep: int = 0,
     seed: int = 0,
@@ -156,12 +185,23 @@ def from_cache(
     next_position: where what follows goes on; None: behind the document, which is right for presses, whose keys keep
     the positions that they had.
 
-    Raises InvalidArgument for a batch, or a cache whose shapes are not the model's.
+    origins: where the entries came from, for each layer [1 or kv_heads, kept] document positions, ascending in a row.
+    A cache does not say; None: 0, 1, ..., which means nothing but the order.
+
+    Raises InvalidArgument for a batch, or a cache whose shapes are not the model's; Unsupported for a cache that is
+    only right with masks that lie in the model, as kvpress's head-wise presses (AdaKV, DuoAttention) leave them.
     """
     facts = facts_of(model)
+    if any(getattr(module, "masked_key_indices", None) is not None for module in walk(model)):
+        raise Unsupported(
+            f"the cache cannot be stored: a press of kvpress has masked keys in the attention of {facts.name} instead "
+            f"of removing them, and a cache without those masks is another; use a press that removes them"
+        )
     pairs = [(pair[0], pair[1]) for pair in cache]
     if len(pairs) != facts.layers:
         raise InvalidArgument(f"the cache has {len(pairs)} layers and {facts.name} {facts.layers}")
+    if origins is not None and len(origins) != len(pairs):
+        raise InvalidArgument(f"there are origins for {len(origins)} layers and the cache has {len(pairs)}")
     layers = []
     for index, (keys, values) in enumerate(pairs):
         wanted = (1, facts.kv_heads, facts.head_dim)
@@ -171,7 +211,7 @@ def from_cache(
                 f"layer {index} of the cache is {shape}: for {facts.name} it must be one sequence, "
                 f"[1, {facts.kv_heads}, kept, {facts.head_dim}]"
             )
-        layers.append(PutLayer(keys[0], values[0]))
+        layers.append(PutLayer(keys[0], values[0], None if origins is None else origins[index]))
     identity = torch_identity(model, model_id, facts)
     return store.put(
         PutRequest(
@@ -197,5 +237,6 @@ def from_cache(
     )
 
 
-def numeric_of(dtype: torch.dtype) -> str:
+def numeric_of(dtype: torch.dtype) -> Numeric:
+    """The class of what a model of that dtype computes."""
     return "reference" if dtype == torch.float32 else "fast"

@@ -71,7 +71,8 @@ def compress(
     that the tokenizer's looks like), or token ids of both, used as they are; then the tokenizer may be None.
     keep: entries to keep per head; without it one for each `ratio` (default 16) of the document's tokens.
     chunk: document tokens that go through the model together with the prompt; None: 512, or what fits.
-    storage_dtype: None: the model's own. on_progress: as for `Store.ask`; in this thread.
+    storage_dtype: None: the model's own. on_progress: as for `Store.ask`; in this thread. The model must not be used
+    by other threads meanwhile.
 
     Keys are kept before RoPE (key form "none" where the model has none), so the set can go to any position. Any
     decoder-only model whose attention goes through transformers' attention interface will do; the others are refused
