@@ -9,7 +9,6 @@ import pytest
 import finchkv
 from finchkv import llama
 
-
 DATA = Path(__file__).resolve().parents[3] / "tests" / "data"
 
 

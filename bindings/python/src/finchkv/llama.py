@@ -74,8 +74,8 @@ def to_state(
 
 
 def from_state(state: bytes, model: Model, *, tokens: Sequence[int] = ()) -> tuple[KvSet, list[int]]:
-    """The set that a sequence state or file holds, key form "rotated", and the ids it was read from, where the state has
-    them or `tokens` gives them. `model`: whose cache it was; a state of another shape is InvalidArgument, with the
+    """The set that a sequence state or file holds, key form "rotated", and the ids it was read from, where the state
+    has them or `tokens` gives them. `model`: whose cache it was; a state of another shape is InvalidArgument, with the
     difference."""
     source = Struct("fkv_llama_source")
     o = source.pointer
@@ -93,8 +93,8 @@ def from_state(state: bytes, model: Model, *, tokens: Sequence[int] = ()) -> tup
 
 
 def check_model(kv: KvSet, model: Model) -> None:
-    """InvalidArgument, with the first difference, unless the set can be of this model: layers, KV heads, dimensions; and
-    for a set that came from a store also tokenizer, configuration and weights."""
+    """InvalidArgument, with the first difference, unless the set can be of this model: layers, KV heads, dimensions;
+    and for a set that came from a store also tokenizer, configuration and weights."""
     described = model.describe()
     shape = tuple(described[key] for key in ("layers", "kv_heads", "head_dim"))
     if (kv.layers, kv.kv_heads, kv.head_dim) != shape:
