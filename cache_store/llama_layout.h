@@ -15,6 +15,10 @@ namespace finchkv::cache_store {
 inline constexpr std::uint32_t kLlamaDataMagic = 0xaf143cd8;  // io_magic of llama-context.cpp
 inline constexpr std::uint32_t kLlamaFileMagicNumber = 0x67677371;
 inline constexpr std::uint32_t kLlamaFileVersion = 3;
+/// llama-server's list of tokens begins with a number that is no token's, and its own version (server-common.cpp,
+/// server_tokens::serialize); it takes a plain list too.
+inline constexpr std::int32_t kLlamaServerMark = -1;
+inline constexpr std::uint32_t kLlamaServerVersion = 1;
 inline constexpr std::uint32_t kLlamaMostStreams = 256;  // LLAMA_MAX_SEQ
 inline constexpr std::uint64_t kLlamaMostPosition = 0x7ffffffe;
 inline constexpr std::size_t kLlamaCellBytes = 12;  // position, number of sequences (1), the sequence

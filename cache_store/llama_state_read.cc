@@ -42,6 +42,29 @@ class Reader {
   std::span<const std::byte> rest_;
 };
 
+// What llama-server makes of its list (`packed`, behind the mark): a version, the ids, and where images or sounds stand
+// among them, which only a list of a text has none of.
+Result<std::span<const std::byte>> unpack_tokens(std::span<const std::byte> packed) {
+  Reader in(packed);
+  FINCHKV_ASSIGN_OR_RETURN(const auto version, in.number<std::uint32_t>("the version of llama-server's token list"));
+  if (version != kLlamaServerVersion) {
+    return Status::unsupported(fmt::format("llama-server's token list in it is of version {}; this program knows {}",
+                                           version, kLlamaServerVersion));
+  }
+  FINCHKV_ASSIGN_OR_RETURN(const auto count, in.number<std::uint32_t>("the number of llama-server's tokens"));
+  FINCHKV_ASSIGN_OR_RETURN(const auto ids,
+                           in.take(std::uint64_t{count} * sizeof(std::int32_t), "the end of llama-server's tokens"));
+  FINCHKV_ASSIGN_OR_RETURN(const auto media, in.number<std::uint32_t>("the number of images among its tokens"));
+  if (media != 0) {
+    return Status::unsupported(
+        fmt::format("{} images or sounds stand among its tokens: only text can be stored", media));
+  }
+  if (in.left() != 0) {
+    return Status::corrupt(fmt::format("{} bytes follow the end of llama-server's token list", in.left()));
+  }
+  return ids;
+}
+
 Result<std::vector<std::int32_t>> read_tokens(Reader& in) {
   FINCHKV_ASSIGN_OR_RETURN(const auto version, in.number<std::uint32_t>("its version"));
   if (version != kLlamaFileVersion) {
@@ -49,13 +72,14 @@ Result<std::vector<std::int32_t>> read_tokens(Reader& in) {
         "it is a llama.cpp sequence file of version {}; this program knows version {}", version, kLlamaFileVersion));
   }
   FINCHKV_ASSIGN_OR_RETURN(const auto count, in.number<std::uint32_t>("the number of its tokens"));
-  FINCHKV_ASSIGN_OR_RETURN(const auto bytes, in.take(std::uint64_t{count} * sizeof(std::int32_t), "its tokens' end"));
-  std::vector<std::int32_t> tokens(count);
-  if (count != 0) std::memcpy(tokens.data(), bytes.data(), bytes.size());
-  // llama-server puts a packed list with images in it behind a token of this number.
-  if (count != 0 && tokens.front() == -1) {
-    return Status::unsupported("its tokens are a list with images or sounds in it: only text can be stored");
+  FINCHKV_ASSIGN_OR_RETURN(auto bytes, in.take(std::uint64_t{count} * sizeof(std::int32_t), "its tokens' end"));
+  std::int32_t first = 0;
+  if (count != 0) std::memcpy(&first, bytes.data(), sizeof(first));
+  if (first == kLlamaServerMark) {
+    FINCHKV_ASSIGN_OR_RETURN(bytes, unpack_tokens(bytes.subspan(sizeof(first))));
   }
+  std::vector<std::int32_t> tokens(bytes.size() / sizeof(std::int32_t));
+  if (!tokens.empty()) std::memcpy(tokens.data(), bytes.data(), bytes.size());
   const auto bad = std::find_if(tokens.begin(), tokens.end(), [](std::int32_t t) { return t < 0; });
   if (bad != tokens.end()) {
     return Status::corrupt(fmt::format("token {} of it is {}: ids are not negative", bad - tokens.begin(), *bad));

@@ -1,10 +1,12 @@
 #include "cli/llama_transfer.h"
 
+#include <span>
 #include <utility>
 #include <vector>
 
 #include <fmt/format.h>
 
+#include "base/digest.h"
 #include "cli/files.h"
 #include "cli/streams.h"
 #include "engine/same_model.h"
@@ -63,8 +65,32 @@ Result<LlamaExported> export_llama(const LlamaExportOptions& options, cache_stor
   FINCHKV_ASSIGN_OR_RETURN(FileSink file, FileSink::create(path));
   FINCHKV_RETURN_IF_ERROR(file.write(state.bytes()));
   FINCHKV_RETURN_IF_ERROR(file.finish());
-  return LlamaExported{tokens.size(), state.size};
+  return LlamaExported{std::move(tokens), state.size};
 }
+
+namespace {
+
+/// What the keys and values are, as a number of the identity: a state does not say how it came about, and two that have
+/// the same tokens may be different selections of one document.
+std::int64_t content_of(const KvSet& set) {
+  std::vector<std::byte> digests;
+  const auto add = [&digests](std::span<const std::byte> bytes) {
+    const Sha256 digest = sha256(bytes);
+    const auto of = std::as_bytes(std::span(digest));
+    digests.insert(digests.end(), of.begin(), of.end());
+  };
+  for (const KvLayer& layer : set.layers) {
+    add(layer.keys);
+    add(layer.values);
+  }
+  add(std::as_bytes(set.layers.front().origins));
+  const Sha256 all = sha256(digests);
+  std::uint64_t number = 0;
+  for (std::size_t i = 0; i < sizeof(number); ++i) number = number << 8U | all.at(i);
+  return static_cast<std::int64_t>(number >> 1U);
+}
+
+}  // namespace
 
 Result<cache_store::PutRequest> import_llama(std::span<const std::byte> file, const std::string& name,
                                              const std::string& model_path, const cache_store::Tenant& tenant) {
@@ -88,7 +114,8 @@ Result<cache_store::PutRequest> import_llama(std::span<const std::byte> file, co
   id.document_hash = cache_store::token_hash(read->tokens, tenant);
   id.doc_tokens = read->tokens.size();
   id.reader = "llama.cpp";
-  id.policy = "full";
+  id.policy = read->set.max_kept() == read->set.next_position ? "full" : "cells";
+  id.parameters["content"] = content_of(read->set);
   id.keep = read->set.max_kept();
   id.numeric = cache_store::NumericClass::kFast;
   id.storage = read->set.dtype;

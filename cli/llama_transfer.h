@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include <CLI/CLI.hpp>
 
@@ -23,7 +24,7 @@ struct LlamaExportOptions {
 void add_llama_export_options(CLI::App& verb, LlamaExportOptions& options);
 
 struct LlamaExported {
-  std::uint64_t tokens = 0;  ///< also the position at which the prompt starts
+  std::vector<std::int32_t> tokens;  ///< the slot's; the prompt starts at the position behind them
   std::uint64_t bytes = 0;
 };
 /// `base`: where the first kept entry goes.

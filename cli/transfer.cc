@@ -55,10 +55,14 @@ Status export_one(const ExportOptions& o, const std::string& id, const std::stri
     FINCHKV_ASSIGN_OR_RETURN(const LlamaExported made,
                              export_llama(o.llama, *open.store, entry, o.rope_base.value_or(0), path));
     if (o.json) {
-      print_json({{"id", entry.id.hex()}, {"file", path}, {"tokens", made.tokens}, {"bytes", made.bytes}});
+      print_json({{"id", entry.id.hex()},
+                  {"file", path},
+                  {"tokens", made.tokens.size()},
+                  {"token_ids", made.tokens},
+                  {"bytes", made.bytes}});
     } else {
       print(fmt::format("{} exported to {} (llama.cpp, {} positions, {})\n", short_id(entry.id.hex()), path,
-                        format_count(made.tokens), format_bytes(made.bytes)));
+                        format_count(made.tokens.size()), format_bytes(made.bytes)));
     }
     return Status::ok();
   }

@@ -280,7 +280,6 @@ TEST(LlamaState, WhatIsLeftOutIsRefusedByName) {
   };
   expect_refused(with(0, 7), StatusCode::kCorrupt, "begins neither");
   expect_refused(with(4, 2), StatusCode::kUnsupported, "version 2");
-  expect_refused(with(12, 0xffffffffU), StatusCode::kUnsupported, "images");
   expect_refused(with(16, 0xfffffff0U), StatusCode::kCorrupt, "not negative");
   expect_refused(with(24, 0), StatusCode::kCorrupt, "0 streams");
   expect_refused(with(28, 0), StatusCode::kInvalidArgument, "empty");
@@ -289,6 +288,43 @@ TEST(LlamaState, WhatIsLeftOutIsRefusedByName) {
   expect_refused(with(56, 100), StatusCode::kCorrupt, "up to position 100 and 3 tokens");
   expect_refused(with(68, 2), StatusCode::kCorrupt, "rows (0) or transposed (1)");
   expect_refused(with(76, 8), StatusCode::kUnsupported, "ggml's type 8");
+}
+
+// The list as llama-server packs it: a mark, a version, the ids with their number, and that of the images among them.
+TEST(LlamaState, LlamaServersListOfTokensIsUnpacked) {
+  const KvSet set = small_set();
+  const std::vector<std::int32_t> ids = {5, 6, 7};
+  const auto plain = write_llama_state(set, ids, {.dtype = DType::kF32});
+  ASSERT_TRUE(plain.is_ok());
+  const auto packed = [&](const std::vector<std::int32_t>& list) {
+    Bytes b;
+    b.put(std::uint32_t{0x67677371}).put(std::uint32_t{3}).put(static_cast<std::uint32_t>(list.size()));
+    for (const std::int32_t word : list) b.put(word);
+    std::vector<std::byte> bytes = b.get();
+    const auto rest = plain->bytes().subspan(24);
+    bytes.insert(bytes.end(), rest.begin(), rest.end());
+    return bytes;
+  };
+  const auto read = read_llama_state(packed({-1, 1, 3, 5, 6, 7, 0}), shape_of(set));
+  ASSERT_TRUE(read.is_ok()) << read.status().message();
+  EXPECT_EQ(read->tokens, ids);
+  // A token that was drawn last and not read has no cell.
+  const auto drawn = read_llama_state(packed({-1, 1, 4, 5, 6, 7, 8, 0}), shape_of(set));
+  ASSERT_TRUE(drawn.is_ok()) << drawn.status().message();
+  EXPECT_EQ(drawn->tokens, ids);
+
+  const auto refusal = [&](const std::vector<std::int32_t>& list) {
+    return read_llama_state(packed(list), shape_of(set)).status();
+  };
+  expect_refused(refusal({-1}), StatusCode::kCorrupt, "version of llama-server's token list");
+  expect_refused(refusal({-1, 2, 3, 5, 6, 7, 0}), StatusCode::kUnsupported, "version 2; this program knows 1");
+  expect_refused(refusal({-1, 1}), StatusCode::kCorrupt, "the number of llama-server's tokens");
+  expect_refused(refusal({-1, 1, 0x7fffffff, 5, 6, 7, 0}), StatusCode::kCorrupt, "8589934588 bytes are needed");
+  expect_refused(refusal({-1, 1, 3, 5, 6, 7}), StatusCode::kCorrupt, "the number of images");
+  expect_refused(refusal({-1, 1, 3, 5, 6, -1, 1, 2, 0}), StatusCode::kUnsupported, "1 images or sounds");
+  expect_refused(refusal({-1, 1, 3, 5, 6, 7, 0, 0}), StatusCode::kCorrupt, "4 bytes follow the end of llama-server's");
+  expect_refused(refusal({-1, 1, 3, 5, -1, 7, 0}), StatusCode::kCorrupt, "token 1 of it is -1");
+  expect_refused(refusal({-1, 1, 2, 5, 6, 0}), StatusCode::kCorrupt, "up to position 2 and 2 tokens");
 }
 
 }  // namespace

@@ -1,7 +1,9 @@
 /* Sets as llama.cpp's sequence states, stored and taken back, and models that they are not of. usage: llama_test
- * MODEL.gguf OTHER.gguf. Compiled as C99 and as C++. */
+ * MODEL.gguf OTHER.gguf OTHER_SHAPE.gguf. Compiled as C99 and as C++. */
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "tests/capi/check.h"
 
@@ -115,7 +117,7 @@ static void what_does_not_belong_together(fkv_model* model, fkv_model* other, fk
   size_t size = 0;
   OK(fkv_store_find(store, own, &entry, &error));
   OK(fkv_entry_check_model(entry, model, &error));
-  FAILS(FKV_INVALID_ARGUMENT, "is not of", fkv_entry_check_model(entry, other, &error));
+  FAILS(FKV_INVALID_ARGUMENT, "its keys turn by theta", fkv_entry_check_model(entry, other, &error));
   FAILS(FKV_INVALID_ARGUMENT, "model is NULL", fkv_entry_check_model(entry, NULL, &error));
   fkv_entry_free(entry);
   FAILS(FKV_INVALID_ARGUMENT, "entry is NULL", fkv_entry_check_model(NULL, model, &error));
@@ -145,6 +147,60 @@ static void what_does_not_belong_together(fkv_model* model, fkv_model* other, fk
         fkv_kvset_from_llama_state(fkv_bytes_data(state, NULL), size, &source, &read, NULL, &error));
   CHECK(read == NULL);
   fkv_bytes_free(state);
+}
+
+/* A copy of a model file with one byte changed: where it is counted from the end (at < 0), or behind a key's name. */
+static fkv_model* open_changed(const char* from, const char* to, const char* key, long at) {
+  FILE* in = fopen(from, "rb");
+  FILE* out = fopen(to, "wb");
+  unsigned char* bytes = NULL;
+  long size = 0, place;
+  fkv_model* model = NULL;
+  CHECK(in != NULL && out != NULL);
+  if (in == NULL || out == NULL) return NULL;
+  (void)fseek(in, 0, SEEK_END);
+  size = ftell(in);
+  rewind(in);
+  bytes = (unsigned char*)malloc((size_t)size);
+  CHECK(bytes != NULL && fread(bytes, 1, (size_t)size, in) == (size_t)size);
+  place = size + at;
+  if (key != NULL) {
+    const long length = (long)strlen(key);
+    for (place = 0; place + length < size && memcmp(bytes + place, key, (size_t)length) != 0; ++place) {
+    }
+    place += length + at;
+  }
+  bytes[place] = (unsigned char)(bytes[place] == 'q' ? 'z' : 'q');
+  CHECK(fwrite(bytes, 1, (size_t)size, out) == (size_t)size);
+  (void)fclose(in);
+  CHECK(fclose(out) == 0);
+  free(bytes);
+  model = open_model(to);
+  (void)remove(to);
+  return model;
+}
+
+/* The same shape, and one weight or one piece of the tokenizer is another; and another shape. */
+static void other_weights_and_another_tokenizer_are_named(fkv_store* store, const fkv_id* own, const char* path,
+                                                          const char* other_shape) {
+#ifdef __cplusplus
+  const char* changed = "llama_test_cxx_changed.gguf";
+#else
+  const char* changed = "llama_test_c99_changed.gguf";
+#endif
+  fkv_entry* entry = NULL;
+  fkv_model* model = open_changed(path, changed, NULL, -1);
+  OK(fkv_store_find(store, own, &entry, &error));
+  FAILS(FKV_INVALID_ARGUMENT, "the weights are others", fkv_entry_check_model(entry, model, &error));
+  fkv_model_close(model);
+  /* Behind the key: the value's type, the elements' type, their number and the first one's length. */
+  model = open_changed(path, changed, "tokenizer.ggml.tokens", 4 + 4 + 8 + 8);
+  FAILS(FKV_INVALID_ARGUMENT, "another tokenizer", fkv_entry_check_model(entry, model, &error));
+  fkv_model_close(model);
+  model = open_model(other_shape);
+  FAILS(FKV_INVALID_ARGUMENT, "KV heads of", fkv_entry_check_model(entry, model, &error));
+  fkv_model_close(model);
+  fkv_entry_free(entry);
 }
 
 static void what_cannot_be(const fkv_kvset* set) {
@@ -204,7 +260,7 @@ int main(int argc, char** argv) {
   fkv_kvset* set;
   fkv_id own, brought;
   int32_t i;
-  if (argc != 3) return 2;
+  if (argc != 4) return 2;
   for (i = 0; i < kDocument; ++i) document[i] = (i * 37 + 11) % 200;
   for (i = 0; i < kPrompt; ++i) prompt[i] = 5 + i;
   o.url = str("memory:");
@@ -215,6 +271,7 @@ int main(int argc, char** argv) {
   set = read_document(model, store, &own);
   goes_in_and_out(model, store, set, &brought);
   what_does_not_belong_together(model, other, store, set, &own, &brought);
+  other_weights_and_another_tokenizer_are_named(store, &own, argv[1], argv[3]);
   what_cannot_be(set);
   documents_are_there(store, &own);
   fkv_kvset_free(set);

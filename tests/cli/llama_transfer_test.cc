@@ -69,6 +69,51 @@ TEST_F(LlamaTransfer, PlaceTypeAndTokensCanBeSaid) {
   EXPECT_NE(few.err.find("24 of them, 3 were given"), std::string::npos) << few.err;
 }
 
+// Two selections of one document, moved to its end, have the same tokens: they are two entries all the same.
+TEST_F(LlamaTransfer, StatesOfTheSameTokensAreToldApart) {
+  write_file(path("prompt.json"), "[150, 3, 99, 61]");
+  const auto other = run(on_tokens("compress") + Arguments{"--json"}).json()["id"].get<std::string>();
+  std::vector<std::string> imported;
+  for (const std::string& id : {id_, other, id_}) {
+    const auto out =
+        run(in_store({"export", id, path("slot.bin"), "--format", "llama-state", "--rope", "72", "--json"}));
+    ASSERT_EQ(out.status, 0) << out.err;
+    EXPECT_EQ(out.json()["tokens"], 96);
+    EXPECT_EQ(out.json()["token_ids"].size(), 96U);
+    const auto back = run(in_store({"import", path("slot.bin"), "--model", model_, "--json"}));
+    ASSERT_EQ(back.status, 0) << back.err;
+    EXPECT_EQ(back.json()["policy"], "cells");
+    imported.push_back(back.json()["id"].get<std::string>());
+  }
+  EXPECT_NE(imported[0], imported[1]);
+  EXPECT_EQ(imported[0], imported[2]);
+}
+
+// The same shape and configuration, one weight changed; and a tokenizer with one piece changed.
+TEST_F(LlamaTransfer, OtherWeightsAndAnotherTokenizerAreNamed) {
+  const auto said_of = [&](const std::string& model) {
+    const auto checked =
+        run(in_store({"export", id_, path("slot.bin"), "--format", "llama-state", "--check-model", model}));
+    EXPECT_EQ(checked.status, 2);
+    return checked.err;
+  };
+  std::string bytes = read_file(model_);
+  bytes.back() = static_cast<char>(bytes.back() ^ 1);
+  write_file(path("weights.gguf"), bytes);
+  EXPECT_NE(said_of(path("weights.gguf")).find("the weights are others ("), std::string::npos);
+
+  bytes = read_file(model_);
+  const std::size_t key = bytes.find("tokenizer.ggml.tokens");
+  ASSERT_NE(key, std::string::npos);
+  // Behind the key: the value's type, the elements' type (4 bytes each), their number and the first one's length (8).
+  const std::size_t piece = key + std::string("tokenizer.ggml.tokens").size() + 4 + 4 + 8 + 8;
+  bytes[piece] = bytes[piece] == 'q' ? 'z' : 'q';
+  write_file(path("tokenizer.gguf"), bytes);
+  EXPECT_NE(said_of(path("tokenizer.gguf")).find("another tokenizer"), std::string::npos);
+
+  EXPECT_NE(said_of(data_path("tiny-qwen3/model.gguf")).find("KV heads of"), std::string::npos);
+}
+
 TEST_F(LlamaTransfer, AnotherModelIsRefused) {
   const std::string other = data_path("tiny-qwen2/model.gguf");
   const auto checked =

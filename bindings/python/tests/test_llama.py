@@ -1,10 +1,15 @@
 """Sets as llama.cpp's sequence states."""
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 import finchkv
 from finchkv import llama
+
+DATA = Path(__file__).resolve().parents[3] / "tests" / "data"
 
 
 @pytest.fixture
@@ -45,6 +50,41 @@ def test_what_does_not_fit_is_refused(tiny, kv):
         llama.from_state(state.data[:-1], tiny)
 
 
+def changed(tmp_path, what):
+    """tiny-llama's file with one bit of its weights, or one piece of its tokenizer, changed."""
+    file = bytearray((DATA / "tiny-llama" / "model.gguf").read_bytes())
+    if what == "weights":
+        file[-1] ^= 1
+    else:
+        key = b"tokenizer.ggml.tokens"
+        # Behind the key: the value's type, the elements' type, their number and the first one's length.
+        piece = file.index(key) + len(key) + 4 + 4 + 8 + 8
+        file[piece] = ord("z") if file[piece] == ord("q") else ord("q")
+    path = tmp_path / f"{what}.gguf"
+    path.write_bytes(file)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("what", "sentence"),
+    [("shape", "layers of"), ("weights", "the weights are others"), ("tokenizer", "another tokenizer")],
+)
+def test_a_model_that_a_set_is_not_of_is_named(tiny, store, kv, tmp_path, what, sentence):
+    llama.check_model(kv, tiny)
+    store.check_model(kv.entry, tiny)
+    path = DATA / "tiny-qwen3" / "model.gguf" if what == "shape" else changed(tmp_path, what)
+    with finchkv.Model(path, device="cpu") as other:
+        with pytest.raises(finchkv.InvalidArgument, match=f"is not of .*{sentence}"):
+            llama.check_model(kv, other)
+        with pytest.raises(finchkv.InvalidArgument, match=f"is not of .*{sentence}"):
+            store.check_model(kv.entry, other)
+        llm = SimpleNamespace(model_path=str(path), lora_path=None)  # refused before llama.cpp is asked
+        with pytest.raises(finchkv.InvalidArgument, match=f"is not of .*{sentence}"):
+            llama.restore(kv, llm)
+    with pytest.raises(finchkv.InvalidArgument, match="with the adapter tone.gguf"):
+        llama.restore(kv, SimpleNamespace(model_path=tiny.path, lora_path="tone.gguf"))
+
+
 def test_another_model_is_refused(smollm2, kv):
     with pytest.raises(finchkv.InvalidArgument, match="the state has 3 layers, the model has 30"):
         llama.from_state(llama.to_state(kv).data, smollm2)
@@ -58,7 +98,7 @@ def test_llama_cpp_decodes_along_the_golden_text(smollm2, smollm2_path, store, g
     for case in golden["finch"]:
         made = store.compress(smollm2, golden["doc"], prompt, policy=case["policy"], keep=case["budget"],
                               chunk=case["chunk"], storage_dtype="f32")  # fmt: skip
-        at = llama.restore(store.get(made.id), llm)
+        at = llama.restore(store.get(made.id), llm, model=smollm2)
         assert at == case["budget"] and llm.n_tokens == at
         llm.eval(prompt + case["greedy"][:-1])
         top = llm.scores[at + len(prompt) - 1 : llm.n_tokens].argmax(1).tolist()

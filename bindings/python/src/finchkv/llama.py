@@ -14,14 +14,13 @@ import ctypes
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ._library import Struct, call, ffi, lib
+from .errors import InvalidArgument
 from .kvset import KvSet
+from .model import Model
 from .types import DTYPES, ORDERS, DType, Order, number_of
-
-if TYPE_CHECKING:
-    from .model import Model
 
 _GGML_TYPES: dict[int, DType] = {0: "f32", 1: "f16", 30: "bf16"}
 
@@ -94,10 +93,46 @@ def from_state(state: bytes, model: Model, *, tokens: Sequence[int] = ()) -> tup
         lib.fkv_tokens_free(ids[0])
 
 
-def restore(kv: KvSet, llm: Any, *, sequence: int = 0, base: int = 0) -> int:
+def check_model(kv: KvSet, model: Model) -> None:
+    """InvalidArgument, with the first difference, unless the set can be of this model: layers, KV heads, dimensions;
+    and for a set that came from a store also tokenizer, configuration and weights."""
+    described = model.describe()
+    shape = tuple(described[key] for key in ("layers", "kv_heads", "head_dim"))
+    if (kv.layers, kv.kv_heads, kv.head_dim) != shape:
+        raise InvalidArgument(
+            f"the set is not of {model.path}: it has {kv.layers} layers of {kv.kv_heads} KV heads of {kv.head_dim} "
+            f"dimensions, the model has {shape[0]} of {shape[1]} of {shape[2]}"
+        )
+    entry = kv.entry
+    if entry is None:
+        return
+    for what, theirs, key in (
+        ("it was made with another tokenizer", entry.tokenizer, "tokenizer_fingerprint"),
+        ("the configuration is another", entry.model, "model_fingerprint"),
+        ("the weights are others", entry.weights, "weights_fingerprint"),
+    ):
+        ours = bytes.fromhex(described[key])
+        if theirs != ours and not (key == "tokenizer_fingerprint" and theirs == bytes(32)):
+            raise InvalidArgument(
+                f"the set is not of {model.path}: {what} ({theirs.hex()[:12]} there, {ours.hex()[:12]} here)"
+            )
+
+
+def restore(kv: KvSet, llm: Any, *, sequence: int = 0, base: int = 0, model: Model | None = None) -> int:
     """Puts a set into a sequence of a `llama_cpp.Llama`, which forgets what it held there; the position at which the
-    prompt goes on. The set must be of the model's file: what can be seen (layers, widths) is checked by llama.cpp, and
-    RuntimeError says that it refused."""
+    prompt goes on.
+
+    The set must be of the model's file: `check_model` says whether it is. model: that file, where it is open already;
+    without it `llm.model_path` is opened and its weights are hashed, for every set anew. InvalidArgument with the
+    difference; RuntimeError where llama.cpp refuses, because its cache is full.
+    """
+    if getattr(llm, "lora_path", None):
+        raise InvalidArgument(f"the set is not of {llm.model_path} with the adapter {llm.lora_path} on it")
+    if model is None:
+        with Model(llm.model_path, device="cpu") as opened:
+            check_model(kv, opened)
+    else:
+        check_model(kv, model)
     llama_cpp = sys.modules[type(llm).__module__.partition(".")[0]]
     how = llm.context_params
     if how.type_k != how.type_v or how.type_k not in _GGML_TYPES:
@@ -109,7 +144,7 @@ def restore(kv: KvSet, llm: Any, *, sequence: int = 0, base: int = 0) -> int:
         raise ValueError(f"the set ends at position {state.next_position}, and the context has {llm.n_ctx()}")
     buffer = (ctypes.c_uint8 * len(state.data)).from_buffer_copy(state.data)
     if llama_cpp.llama_state_seq_set_data(llm.ctx, buffer, len(state.data), sequence) == 0:
-        raise RuntimeError("llama.cpp refused the state: it is of a model of another shape, or the cache is full")
+        raise RuntimeError("llama.cpp refused the state: its cache is full, or it is a kind of cache of its own")
     if sequence == 0:
         # What the positions hold is no text: ids of an earlier prompt here would let a later one go on from the set.
         llm.input_ids[: state.next_position] = -1

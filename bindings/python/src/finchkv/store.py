@@ -215,6 +215,18 @@ class Store:
         """Reads all of an entry and checks it. Corrupt."""
         self._on(lib.fkv_store_verify, id)
 
+    def check_model(self, id: Id, model: Model) -> None:
+        """InvalidArgument, with the first difference, unless the entry is of this model: shape, position encoding,
+        tokenizer, the rest of the configuration, weights."""
+        out = ffi.new("fkv_entry**")
+        with self._handle.use() as p:
+            call(lib.fkv_store_find, p, self._id(id), out)
+        try:
+            with model._handle.use() as m:
+                call(lib.fkv_entry_check_model, out[0], m)
+        finally:
+            lib.fkv_entry_free(out[0])
+
     def label(self, id: Id, label: str) -> None:
         """Gives an entry a label of at most 256 bytes."""
         texts = Struct("fkv_store_options")
