@@ -1,4 +1,5 @@
-// Device::turn(), load() as decoded, and lend() on a GPU. What a reader on another stream sees: tests/capi/device_test.c.
+// Device::turn(), load() as decoded, and lend() on a GPU. What a reader on another stream sees:
+// tests/capi/device_test.c.
 #include "tests/kernels/cuda_data.h"
 #include "tests/kernels/turn_cases.h"
 

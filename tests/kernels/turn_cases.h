@@ -51,9 +51,8 @@ inline void expect_turns(Device& device) {
     const std::vector<float> numbers = random_floats(count, 5, -3, 3);
     std::vector<std::byte> in(count * element_bytes(c.from)), expected(count * element_bytes(c.to));
     convert_elements(DType::kF32, numbers.data(), c.from, in.data(), count);
-    const auto turner =
-        KeyTurner::create(half_rope(c.rotary, c.interleaved), static_cast<std::uint32_t>(c.dim), c.order, c.rotate, 1000,
-                          static_cast<std::uint32_t>(c.tokens + 3));
+    const auto turner = KeyTurner::create(half_rope(c.rotary, c.interleaved), static_cast<std::uint32_t>(c.dim),
+                                          c.order, c.rotate, 1000, static_cast<std::uint32_t>(c.tokens + 3));
     ASSERT_TRUE(turner.is_ok()) << turner.status().to_string();
     const auto how = std::make_shared<const KeyTurner>(*turner);
     how->turn(in, c.from, static_cast<std::uint32_t>(c.heads), static_cast<std::uint32_t>(c.tokens), expected, c.to);

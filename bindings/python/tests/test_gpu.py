@@ -188,6 +188,8 @@ def test_how_long_it_takes(store, capsys):
             del made
         best = sorted(times)[len(times) // 2]
         with capsys.disabled():
-            print(f"\n{make.__name__}: {best * 1e3:.1f} ms, {size / best / 1e9:.1f} GB/s, first {times[0] * 1e3:.1f} ms")
+            print(
+                f"\n{make.__name__}: {best * 1e3:.1f} ms, {size / best / 1e9:.1f} GB/s, first {times[0] * 1e3:.1f} ms"
+            )
     for one, other in zip(*results.values(), strict=True):
         assert torch.equal(one[0], other[0]) and torch.equal(one[1], other[1])

@@ -13,7 +13,7 @@ _opened: dict[str, Handle] = {}
 
 
 def device_name(device: Any) -> str:
-    """ "cpu" or "cuda:N" for one of these, "cuda" (the GPU that torch has chosen, else the first), or a torch.device."""
+    """ "cpu" or "cuda:N" for one of these, "cuda" (the GPU that torch has chosen, else the first) or a torch.device."""
     name = str(device)
     if name == "cuda":
         return f"cuda:{_current()}"

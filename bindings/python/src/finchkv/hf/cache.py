@@ -36,9 +36,10 @@ def to_cache(
     that the torch model was loaded from (needed once per model; see `bind_gguf`). model_id: for entries that finchkv.hf
     made under one. dtype and device: the model's.
 
-    Keys from before RoPE are turned to positions 0.. in one pass. For a model on an NVIDIA GPU the set is brought there as
-    it is stored, and turned there (`store.get(id, device=...)` saves the way over the host). Where dtype and device are the set's, values (and
-    keys that come as they were) are the set's own memory: a cache grows by concatenation and never writes to it.
+    Keys from before RoPE are turned to positions 0.. in one pass. For a model on an NVIDIA GPU the set is brought there
+    and turned there (a set of `store.get(id, device=...)` is there already). Where dtype and device are the set's,
+    values (and keys that come as they were) are the set's own memory: a cache grows by concatenation and never writes
+    to it.
 
     Raises InvalidArgument with the difference when set and model do not belong together, and Unsupported for models
     with sliding windows and for sets whose layers keep different counts, which one attention mask cannot serve.
