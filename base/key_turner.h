@@ -35,6 +35,14 @@ class KeyTurner {
   void turn(std::span<const std::byte> keys, DType from, std::uint32_t heads, std::uint32_t n, std::span<std::byte> out,
             DType to, ThreadPool* pool = nullptr) const;
 
+  // What it does, for a GPU that does the same.
+  [[nodiscard]] std::size_t pairs() const { return half_; }  ///< of a row; dimensions behind them are copied
+  [[nodiscard]] bool rotates() const { return rotate_; }
+  [[nodiscard]] bool from_interleaved() const { return from_interleaved_; }
+  [[nodiscard]] bool to_interleaved() const { return to_interleaved_; }
+  [[nodiscard]] std::span<const float> cosines() const { return cos_; }  ///< [longest, pairs]; empty unless it rotates
+  [[nodiscard]] std::span<const float> sines() const { return sin_; }
+
  private:
   // One row: `half_` pairs of `in` to `out` by these cosines and sines.
   using TurnPairs = void (*)(const float* in, const float* cosines, const float* sines, std::size_t half, float* out);

@@ -22,12 +22,12 @@
  * way out no more than struct_size bytes are written, and what this library does not know becomes zero. No struct has
  * padding at its end. fkv_str, fkv_id, fkv_digest, fkv_parameter and fkv_layer_view stay as they are.
  *
- * Threads. Stores, entries, listings, sets and answers may be used from many threads at once; whoever closes or frees
- * one is the last to use it. A model answers one call at a time, others wait. A fetch (layers on their way) is used by
- * one thread at a time. A cancel flag is read as an atomic number, which any thread may set. Callbacks run on the
- * calling thread, before the call returns. They may call what is here, but not free what their call was given, nor ask
- * its model (FKV_INVALID_ARGUMENT). The library has threads of its own: it stays loaded until the process ends, and a
- * child of fork() must not use what its parent opened.
+ * Threads. Stores, entries, listings, sets, answers and devices may be used from many threads at once; whoever closes
+ * or frees one is the last to use it. A model answers one call at a time, others wait; so does a device. A fetch
+ * (layers on their way) is used by one thread at a time. A cancel flag is read as an atomic number, which any thread
+ * may set. Callbacks run on the calling thread, before the call returns. They may call what is here, but not free what
+ * their call was given, nor ask its model (FKV_INVALID_ARGUMENT). The library has threads of its own: it stays loaded
+ * until the process ends, and a child of fork() must not use what its parent opened.
  *
  * Files and formats: docs/formats.md. Shared library: libfinchkv.so.0; everything in this file keeps its meaning within
  * one FKV_ABI_VERSION.
@@ -75,6 +75,7 @@ typedef struct fkv_listing fkv_listing;
 typedef struct fkv_fetch fkv_fetch;
 typedef struct fkv_kvset fkv_kvset;
 typedef struct fkv_answer fkv_answer;
+typedef struct fkv_device fkv_device;
 struct DLManagedTensor; /* dlpack.h, https://github.com/dmlc/dlpack, version 0.x */
 
 typedef struct fkv_str {
@@ -288,8 +289,32 @@ FKV_API fkv_code fkv_store_rewrap_keys(fkv_store* store, uint64_t* changed, fkv_
 
 /* ---- Fetching: tensors for an engine ---- */
 
+/* Where sets can be brought, so that tensors go out from there. */
+enum { FKV_ON_CPU = 1, FKV_ON_CUDA = 2 }; /* DLPack's kDLCPU and kDLCUDA */
+
+typedef struct fkv_device_options {
+  size_t struct_size;
+  fkv_str device;   /* "cpu", "cuda", or "auto", which is what not given means: a GPU where there is one */
+  uint32_t ordinal; /* which GPU, as CUDA counts them; the device id of its tensors */
+  uint32_t threads; /* for copies on the host; 0: all processors */
+} fkv_device_options;
+#define FKV_DEVICE_OPTIONS_INIT \
+  { sizeof(fkv_device_options), {NULL, 0}, 0, 0 }
+
+/* FKV_UNSUPPORTED where the library was built without CUDA, FKV_UNAVAILABLE where there is no usable GPU. A GPU takes
+ * some milliseconds to open and 32 MiB of page-locked memory: keep it. It shares its GPU's primary context, and so the
+ * memory, with everything else in the process that uses the CUDA runtime. */
+FKV_API fkv_code fkv_device_open(const fkv_device_options* options, fkv_device** device, fkv_error** error);
+/* Sets and tensors that are there stay valid. */
+FKV_API void fkv_device_close(fkv_device* device);
+
 /* Begins to read an entry; layer l is usable while later ones are read. A hit. */
 FKV_API fkv_code fkv_store_fetch(fkv_store* store, const fkv_id* id, fkv_fetch** fetch, fkv_error** error);
+/* The same straight to a device: layers come over as they are stored (q8 and q4 are expanded there), and the sets that
+ * the fetch gives are on the device, as fkv_kvset_to_device has them. There each layer is given once; finish is for who
+ * has taken none. */
+FKV_API fkv_code fkv_store_fetch_to(fkv_store* store, const fkv_id* id, fkv_device* device, fkv_fetch** fetch,
+                                    fkv_error** error);
 /* Waits for one layer: a set that has this layer alone, valid like any other. */
 FKV_API fkv_code fkv_fetch_layer(fkv_fetch* fetch, uint32_t layer, fkv_kvset** set, fkv_error** error);
 /* Waits for all layers. The fetch is of no further use but to be freed, and no longer keeps the entry from removal. */
@@ -307,6 +332,7 @@ typedef struct fkv_kvset_info {
   uint32_t rotary_dims, rope_interleaved;
   uint32_t rope_original_context;
   const float* rope_inv_freq; /* [rotary_dims / 2] */
+  uint32_t device_type, device_id; /* where its tensors are: FKV_ON_CPU, 0, or FKV_ON_CUDA and which GPU */
 } fkv_kvset_info;
 
 FKV_API fkv_code fkv_kvset_get_info(const fkv_kvset* set, fkv_kvset_info* info, fkv_error** error);
@@ -315,6 +341,12 @@ FKV_API fkv_code fkv_kvset_layer_kept(const fkv_kvset* set, uint32_t layer, uint
 FKV_API fkv_code fkv_kvset_origins(const fkv_kvset* set, uint32_t layer, const uint32_t** origins, size_t* count,
                                    fkv_error** error);
 FKV_API void fkv_kvset_free(fkv_kvset* set);
+
+/* The same set with its tensors on a device, as they are in memory here; copied once, when this returns. On a CPU it
+ * shares the memory. Of the first set, and of the device, nothing is needed any more. A set on a GPU gives tensors and
+ * what is known of it; what reads numbers on the host (fkv_store_put, fkv_kvset_to_llama_state, this function) refuses
+ * it with FKV_INVALID_ARGUMENT. */
+FKV_API fkv_code fkv_kvset_to_device(const fkv_kvset* set, fkv_device* device, fkv_kvset** there, fkv_error** error);
 
 enum { FKV_KEYS = 0, FKV_VALUES = 1 };
 /* Which dimensions of a key RoPE turns together: as the model has them, (i, i + d/2) or (2i, 2i + 1). */
@@ -331,12 +363,21 @@ typedef struct fkv_tensor_options {
   uint32_t rotate;        /* keys of an FKV_PRE_ROPE set: 1 to turn entry i to base_position + i */
   uint32_t order;         /* keys: FKV_ORDER_AS_STORED, FKV_HALF_SPLIT (as transformers has them), FKV_INTERLEAVED */
   uint64_t base_position; /* with rotate */
+  uint64_t stream;        /* of a set on a GPU: where the tensor is used, see fkv_kvset_tensor; 0: not said */
 } fkv_tensor_options;
 #define FKV_TENSOR_OPTIONS_INIT \
-  { sizeof(fkv_tensor_options), 0, FKV_KEYS, FKV_ALL_HEADS, FKV_DTYPE_AS_STORED, 0, FKV_ORDER_AS_STORED, 0 }
+  { sizeof(fkv_tensor_options), 0, FKV_KEYS, FKV_ALL_HEADS, FKV_DTYPE_AS_STORED, 0, FKV_ORDER_AS_STORED, 0, 0 }
 
-/* A tensor [n_kv_heads, n_kept, head_dim], or [n_kept, head_dim] for one head, in host memory, read-only. As stored and
- * not rotated it is a view without a copy; else one pass makes it. It holds the set: free it by its own deleter. */
+/* A tensor [n_kv_heads, n_kept, head_dim], or [n_kept, head_dim] for one head, row-major, where the set is: in host
+ * memory (kDLCPU) or a GPU's (kDLCUDA), read-only. As stored and not rotated it is a view without a copy; else one pass
+ * makes it, on the set's device. It holds the memory: free it by its own deleter, from any thread.
+ *
+ * On a GPU, `stream` says where the tensor is used, numbered as Python's array interchange has it: 1 is the legacy
+ * default stream, 2 the calling thread's, other numbers are a cudaStream_t, which must outlive the tensor and must not be
+ * recording a graph. Work that is put on that stream after this call finds the bytes, and work that is on it when the
+ * deleter is called may still read them: nobody waits on the host. Without a stream this waits until the bytes are
+ * there, so that any stream may read them, and the deleter waits for all work on the GPU. Sets on the host take no
+ * notice. */
 FKV_API fkv_code fkv_kvset_tensor(const fkv_kvset* set, const fkv_tensor_options* options,
                                   struct DLManagedTensor** tensor, fkv_error** error);
 

@@ -13,6 +13,7 @@
 #include "base/kvset.h"
 #include "base/status.h"
 #include "cache_store/store.h"
+#include "capi/device_set.h"
 #include "capi/finchkv.h"
 #include "engine/ask.h"
 #include "model/model.h"
@@ -110,13 +111,19 @@ class Turners {
 
 struct fkv_kvset {
   finchkv::KvSet set;
+  std::shared_ptr<const finchkv::capi::DeviceLayers> there = nullptr;  // the tensors, where they are on a GPU
   /// Shared by the sets that one fetch gives: all have the same RopeRecord.
   std::shared_ptr<finchkv::capi::Turners> turners = std::make_shared<finchkv::capi::Turners>();
+};
+
+struct fkv_device {
+  std::shared_ptr<finchkv::capi::OpenDevice> open;
 };
 
 struct fkv_fetch {
   std::shared_ptr<finchkv::cache_store::Store> store;
   std::unique_ptr<finchkv::cache_store::EntryStream> stream;
+  std::shared_ptr<finchkv::capi::OpenDevice> gpu;  // where layers go; null: they stay on the host
   std::shared_ptr<finchkv::capi::Turners> turners = std::make_shared<finchkv::capi::Turners>();
 };
 
@@ -128,6 +135,8 @@ struct fkv_answer {
 
 namespace finchkv::capi {
 
+[[nodiscard]] Result<kernels::DeviceChoice> device_of(fkv_str device);  // "cpu", "cuda", "auto"
+[[nodiscard]] Result<int> thread_count(std::uint32_t threads);
 [[nodiscard]] cache_store::CacheId id_of(const fkv_id& id);
 [[nodiscard]] fkv_id id_out(const cache_store::CacheId& id);
 [[nodiscard]] fkv_entry_info info_out(const cache_store::EntryInfo& info);

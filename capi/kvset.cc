@@ -8,19 +8,38 @@ using namespace finchkv::capi;  // NOLINT(google-build-using-namespace)
 
 namespace {
 
-// A set of one layer. It owns that layer's memory and nothing else: not its stream, which holds the store open.
-KvSet one_layer(const cache_store::EntryInfo& info, OwnedLayer layer) {
+// All of a set but its layers.
+KvSet frame_of(const cache_store::EntryInfo& info, std::uint32_t n_layers) {
   KvSet set;
   set.shape = info.shape;
-  set.shape.n_layers = 1;
+  set.shape.n_layers = n_layers;
   set.dtype = info.decoded;
   set.key_form = info.key_form;
   set.doc_tokens = info.identity.doc_tokens;
   set.next_position = info.next_position;
   set.rope = info.rope;
-  set.layers.push_back(layer.views);
-  set.memory.push_back(std::move(layer.memory));
   return set;
+}
+
+// Layers [first, first + count) of a fetch that goes to a GPU.
+Result<fkv_kvset*> take_to_gpu(const fkv_fetch& fetch, std::uint32_t first, std::uint32_t count) {
+  const cache_store::EntryInfo& info = fetch.stream->info();
+  FINCHKV_ASSIGN_OR_RETURN(SetOnDevice made,
+                           bring(
+                               frame_of(info, count), info.identity.storage,
+                               [&](std::uint32_t l) { return fetch.stream->take(first + l); }, fetch.gpu));
+  return new fkv_kvset{std::move(made.set), std::move(made.there), fetch.turners};
+}
+
+Status begin_fetch(fkv_store* store, const fkv_id* id, std::shared_ptr<OpenDevice> gpu, fkv_fetch** fetch) {
+  cache_store::StreamOptions how;
+  if (gpu != nullptr) {
+    const std::lock_guard lock(gpu->mutex);
+    how = {.form = cache_store::LayerForm::kStored, .memory = gpu->device->host_memory()};
+  }
+  FINCHKV_ASSIGN_OR_RETURN(std::unique_ptr<cache_store::EntryStream> stream, store->store->stream(id_of(*id), how));
+  *fetch = new fkv_fetch{.store = store->store, .stream = std::move(stream), .gpu = std::move(gpu)};
+  return Status::ok();
 }
 
 Result<const KvLayer*> layer_of(const fkv_kvset* set, uint32_t layer) {
@@ -41,9 +60,19 @@ fkv_code fkv_store_fetch(fkv_store* store, const fkv_id* id, fkv_fetch** fetch, 
     FINCHKV_RETURN_IF_ERROR(must_be_given(id, "id"));
     FINCHKV_RETURN_IF_ERROR(must_be_given(fetch, "fetch"));
     *fetch = nullptr;
-    FINCHKV_ASSIGN_OR_RETURN(std::unique_ptr<cache_store::EntryStream> stream, store->store->stream(id_of(*id)));
-    *fetch = new fkv_fetch{.store = store->store, .stream = std::move(stream)};
-    return Status::ok();
+    return begin_fetch(store, id, nullptr, fetch);
+  });
+}
+
+fkv_code fkv_store_fetch_to(fkv_store* store, const fkv_id* id, fkv_device* device, fkv_fetch** fetch,
+                            fkv_error** error) {
+  return guard(error, [&]() -> Status {
+    FINCHKV_RETURN_IF_ERROR(must_be_given(store, "store"));
+    FINCHKV_RETURN_IF_ERROR(must_be_given(id, "id"));
+    FINCHKV_RETURN_IF_ERROR(must_be_given(device, "device"));
+    FINCHKV_RETURN_IF_ERROR(must_be_given(fetch, "fetch"));
+    *fetch = nullptr;
+    return begin_fetch(store, id, device->open->on_gpu ? device->open : nullptr, fetch);
   });
 }
 
@@ -52,8 +81,16 @@ fkv_code fkv_fetch_layer(fkv_fetch* fetch, uint32_t layer, fkv_kvset** set, fkv_
     FINCHKV_RETURN_IF_ERROR(must_be_given(fetch, "fetch"));
     FINCHKV_RETURN_IF_ERROR(must_be_given(set, "set"));
     *set = nullptr;
+    if (fetch->gpu != nullptr) {
+      FINCHKV_ASSIGN_OR_RETURN(*set, take_to_gpu(*fetch, layer, 1));
+      return Status::ok();
+    }
+    // The set owns this layer's memory and nothing else: not the stream, which holds the store open.
     FINCHKV_ASSIGN_OR_RETURN(OwnedLayer held, fetch->stream->hold(layer));
-    *set = new fkv_kvset{one_layer(fetch->stream->info(), std::move(held)), fetch->turners};
+    KvSet one = frame_of(fetch->stream->info(), 1);
+    one.layers.push_back(held.views);
+    one.memory.push_back(std::move(held.memory));
+    *set = new fkv_kvset{std::move(one), nullptr, fetch->turners};
     return Status::ok();
   });
 }
@@ -63,8 +100,12 @@ fkv_code fkv_fetch_finish(fkv_fetch* fetch, fkv_kvset** set, fkv_error** error) 
     FINCHKV_RETURN_IF_ERROR(must_be_given(fetch, "fetch"));
     FINCHKV_RETURN_IF_ERROR(must_be_given(set, "set"));
     *set = nullptr;
+    if (fetch->gpu != nullptr) {
+      FINCHKV_ASSIGN_OR_RETURN(*set, take_to_gpu(*fetch, 0, fetch->stream->info().shape.n_layers));
+      return Status::ok();
+    }
     FINCHKV_ASSIGN_OR_RETURN(KvSet whole, fetch->stream->finish());
-    *set = new fkv_kvset{std::move(whole), fetch->turners};
+    *set = new fkv_kvset{std::move(whole), nullptr, fetch->turners};
     return Status::ok();
   });
 }
@@ -92,6 +133,8 @@ fkv_code fkv_kvset_get_info(const fkv_kvset* set, fkv_kvset_info* info, fkv_erro
     out.rope_interleaved = s.rope.interleaved ? 1 : 0;
     out.rope_inv_freq = s.rope.inv_freq.data();
     out.rope_original_context = s.rope.original_context;
+    out.device_type = set->there == nullptr ? FKV_ON_CPU : FKV_ON_CUDA;
+    out.device_id = set->there == nullptr ? 0 : set->there->device->ordinal;
     return write_struct(out, info, "fkv_kvset_info");
   });
 }

@@ -85,6 +85,7 @@ fkv_code fkv_kvset_to_llama_state(const fkv_kvset* set, const fkv_llama_options*
     FINCHKV_RETURN_IF_ERROR(must_be_given(set, "set"));
     FINCHKV_RETURN_IF_ERROR(must_be_given(state, "state"));
     *state = nullptr;
+    FINCHKV_RETURN_IF_ERROR(must_be_on_host(*set, "fkv_kvset_to_llama_state"));
     FINCHKV_ASSIGN_OR_RETURN(const fkv_llama_options o, read_struct(options, "fkv_llama_options"));
     FINCHKV_ASSIGN_OR_RETURN(const LlamaStateOptions how, read_options(o));
     FINCHKV_ASSIGN_OR_RETURN(const std::vector<std::int32_t> named, read_tokens(o, set->set, how));

@@ -60,14 +60,6 @@ Result<kernels::NumericClass> numeric_of(fkv_str compute) {
   return Status::invalid_argument(fmt::format("there is no arithmetic '{}': name f32, bf16, fp8 or auto", name));
 }
 
-Result<kernels::DeviceChoice> device_of(fkv_str device) {
-  FINCHKV_ASSIGN_OR_RETURN(const std::string name, name_of(device, "device"));
-  if (name.empty() || name == "auto") return kernels::DeviceChoice::kAuto;
-  if (name == "cpu") return kernels::DeviceChoice::kCpu;
-  if (name == "cuda") return kernels::DeviceChoice::kCuda;
-  return Status::invalid_argument(fmt::format("there is no device '{}': name cpu, cuda or auto", name));
-}
-
 }  // namespace
 
 extern "C" {
@@ -79,16 +71,12 @@ fkv_code fkv_model_open(const fkv_model_options* options, fkv_model** model, fkv
     FINCHKV_ASSIGN_OR_RETURN(const fkv_model_options o, read_struct(options, "fkv_model_options"));
     FINCHKV_ASSIGN_OR_RETURN(const std::string path, name_of(o.path, "path"));
     FINCHKV_ASSIGN_OR_RETURN(const std::string memory, name_of(o.fingerprint_cache, "fingerprint_cache"));
-    constexpr std::uint32_t kMostThreads = 4096;
-    if (o.threads > kMostThreads) {
-      return Status::invalid_argument(fmt::format("threads is {}; {} at most", o.threads, kMostThreads));
-    }
     auto out = std::make_unique<fkv_model>();
-    out->threads = static_cast<int>(o.threads);
+    FINCHKV_ASSIGN_OR_RETURN(out->threads, thread_count(o.threads));
     FINCHKV_ASSIGN_OR_RETURN(out->device, device_of(o.device));
     FINCHKV_ASSIGN_OR_RETURN(out->numeric, numeric_of(o.compute));
-    FINCHKV_ASSIGN_OR_RETURN(
-        out->model, model::Model::open(path, {.fingerprint_memory = memory, .threads = static_cast<int>(o.threads)}));
+    FINCHKV_ASSIGN_OR_RETURN(out->model,
+                             model::Model::open(path, {.fingerprint_memory = memory, .threads = out->threads}));
     *model = out.release();
     return Status::ok();
   });

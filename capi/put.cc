@@ -147,6 +147,7 @@ Result<cache_store::PutRequest> read_put(const fkv_put_options& o, const cache_s
   cache_store::PutRequest put;
   FINCHKV_ASSIGN_OR_RETURN(put.identity, read_identity(o, tenant));
   if (o.set != nullptr) {
+    FINCHKV_RETURN_IF_ERROR(must_be_on_host(*o.set, "fkv_store_put"));
     put.set = o.set->set;
   } else {
     FINCHKV_ASSIGN_OR_RETURN(put.set, read_set(o, counted));

@@ -18,6 +18,7 @@
 #include <string_view>
 
 #include "base/host_memory.h"
+#include "base/key_turner.h"
 #include "base/kvset.h"
 #include "base/quantised.h"
 #include "base/status.h"
@@ -183,9 +184,22 @@ class Device {
   /// D]; any strides over n and heads. Dimensions past rope.rotary_dims are copied.
   virtual void rotate(const RopeRecord& rope, const Tensor& x, std::int64_t first_position, const Tensor& y) = 0;
   /// y = stored entries, expanded on the device; entry i rotated to position first_position + i where `rope` is not
-  /// null. The same bits as decoding on the host, then rotate() or copy(). y kv_type [KV, n, D], any strides, D dense.
+  /// null. The same bits as decoding on the host, then rotate() or copy(). y kv_type [KV, n, D], any strides, D dense;
+  /// where `rope` is null it may also be of the type that the entries decode to: they are then as decoded.
   /// Does not wait for the bytes to be read: see StoredTensor::owner.
   virtual void load(const StoredTensor& from, const RopeRecord* rope, std::int64_t first_position, const Tensor& y) = 0;
+  /// y = x as another engine wants it: turned, its pairs in that engine's order, in its dtype, with the bits of
+  /// KeyTurner::turn(), whose table has n entries or more. x, y f32, f16 or bf16 [KV, n, D], dense, apart. The device
+  /// may keep `how` until another one comes.
+  virtual void turn(const std::shared_ptr<const KeyTurner>& how, const Tensor& x, const Tensor& y) = 0;
+  /// Lends `t` to a library that has a stream of its own: what was asked of this device so far is done before what is
+  /// put on `stream` from now on. When the owner that this returns goes, from any thread, the memory goes too, if
+  /// nobody else has it, and is used again only after what is on `stream` then. Streams are numbered as DLPack has
+  /// them: on a GPU 1 is the legacy default stream, 2 the calling thread's, larger ones are a cudaStream_t, which must
+  /// outlive the owner; 0 names none: then the device's work is waited for here, and all work on the GPU when the owner
+  /// goes. Other devices take no notice. The owner may outlive the device. Returns the first failure since
+  /// synchronize().
+  [[nodiscard]] virtual Result<std::shared_ptr<const void>> lend(const Tensor& t, std::uint64_t stream) = 0;
   /// Brings a chunk's rows and the entries kept before it to the places where attention and selection find them.
   virtual void place_chunk(const RopeRecord& rope, const ChunkRows& c) = 0;
   /// Bottom-right causal softmax attention with an online softmax, O(T) memory: row i sees T - n + i + 1 keys.

@@ -16,9 +16,21 @@
 
 namespace finchkv::kernels {
 
-enum class ElementType : std::uint8_t { kF32, kBF16, kI32 };
+/// kF16 is what stored sets and other engines may have: only load() and turn() of a Device compute with it.
+enum class ElementType : std::uint8_t { kF32, kBF16, kI32, kF16 };
 
-[[nodiscard]] constexpr std::size_t element_size(ElementType t) { return t == ElementType::kBF16 ? 2 : 4; }
+[[nodiscard]] constexpr std::size_t element_size(ElementType t) {
+  return t == ElementType::kBF16 || t == ElementType::kF16 ? 2 : 4;
+}
+/// Of numbers that a set holds: f32, f16 or bf16.
+[[nodiscard]] constexpr ElementType element_type(DType dtype) {
+  if (dtype == DType::kF16) return ElementType::kF16;
+  return dtype == DType::kBF16 ? ElementType::kBF16 : ElementType::kF32;
+}
+[[nodiscard]] constexpr DType dtype_of(ElementType type) {
+  if (type == ElementType::kF16) return DType::kF16;
+  return type == ElementType::kBF16 ? DType::kBF16 : DType::kF32;
+}
 
 class Tensor {
  public:

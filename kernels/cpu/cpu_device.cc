@@ -203,8 +203,9 @@ class CpuDevice final : public Device {
     });
   }
   void load(const StoredTensor& from, const RopeRecord* rope, std::int64_t first_position, const Tensor& y) override {
-    const DType wide = from.decoded == DType::kBF16 ? DType::kBF16 : DType::kF32;
-    auto made = empty(wide == DType::kBF16 ? ElementType::kBF16 : ElementType::kF32, {y.dim(0), y.dim(1), y.dim(2)});
+    const DType exact = from.decoded == DType::kBF16 ? DType::kBF16 : DType::kF32;
+    const DType wide = y.type() == ElementType::kF16 ? DType::kF16 : exact;
+    auto made = empty(element_type(wide), {y.dim(0), y.dim(1), y.dim(2)});
     if (!made.is_ok()) {
       ws_.keep(made.status());
       return;
@@ -212,6 +213,18 @@ class CpuDevice final : public Device {
     widen(from, wide, *made);
     if (rope == nullptr) return copy(*made, y);
     rotate(*rope, made->transpose(0, 1), first_position, y.transpose(0, 1));
+  }
+  void turn(const std::shared_ptr<const KeyTurner>& how, const Tensor& x, const Tensor& y) override {
+    const auto bytes = [](const Tensor& t) {
+      return std::span(t.data<std::byte>(), static_cast<std::size_t>(t.elements()) * element_size(t.type()));
+    };
+    assert(x.is_dense() && y.is_dense());
+    how->turn(bytes(x), dtype_of(x.type()), static_cast<std::uint32_t>(x.dim(0)), static_cast<std::uint32_t>(x.dim(1)),
+              bytes(y), dtype_of(y.type()), &ws_.pool);
+  }
+  Result<std::shared_ptr<const void>> lend(const Tensor& t, std::uint64_t) override {
+    FINCHKV_RETURN_IF_ERROR(synchronize());
+    return std::shared_ptr<const void>(std::make_shared<const Tensor>(t));
   }
   void place_chunk(const RopeRecord& rope, const ChunkRows& c) override { place_chunk_in_steps(*this, rope, c); }
   void attention(const Tensor& q, const Tensor& k, const Tensor& v, float scale, const Tensor& out,
@@ -268,7 +281,7 @@ class CpuDevice final : public Device {
   }
 
  private:
-  // y dense [KV, n, D] of `to`, f32 or bf16: a head a task.
+  // y dense [KV, n, D] of `to`: a head a task.
   void widen(const StoredTensor& from, DType to, const Tensor& y) {
     const auto heads = static_cast<std::size_t>(y.dim(0)), elements = static_cast<std::size_t>(y.dim(1) * y.dim(2));
     if (from.bytes.empty()) return;

@@ -16,10 +16,12 @@
 #include "kernels/cuda/attention_cudnn.h"
 #include "kernels/cuda/decode_table.h"
 #include "kernels/cuda/gemm.h"
+#include "kernels/cuda/lend.h"
 #include "kernels/cuda/linear.h"
 #include "kernels/cuda/ops.h"
 #include "kernels/cuda/recording.h"
 #include "kernels/cuda/runtime.h"
+#include "kernels/cuda/turns.h"
 #include "kernels/device.h"
 #include "kernels/place_chunk.h"
 #include "kernels/rope.h"
@@ -141,6 +143,13 @@ class CudaDevice final : public Device {
     run();
     arrivals_->load(from, table, first_position, y);
   }
+  void turn(const std::shared_ptr<const KeyTurner>& how, const Tensor& x, const Tensor& y) override {
+    assert(x.is_dense() && y.is_dense());
+    turns_.turn(run(), how, x, y);
+  }
+  Result<std::shared_ptr<const void>> lend(const Tensor& t, std::uint64_t stream) override {
+    return cuda::lend(run(), t, stream);
+  }
   void place_chunk(const RopeRecord& rope, const ChunkRows& c) override {
     const RopeTableView table = rope_table(rope, c.values.dim(1));
     if (table.cos == nullptr) return;
@@ -244,6 +253,7 @@ class CudaDevice final : public Device {
   std::unique_ptr<CudnnAttention> cudnn_;
   RopeTables ropes_;
   std::vector<DeviceTable> tables_;
+  Turns turns_;
 };
 
 }  // namespace

@@ -25,6 +25,10 @@ template <>
 __device__ __forceinline__ Bf16 from_f32<Bf16>(float x) {
   return __float2bfloat16_rn(x);
 }
+template <>
+__device__ __forceinline__ __half from_f32<__half>(float x) {
+  return __float2half_rn(x);
+}
 
 /// One dimension of a rotated pair; tables hold every dimension, and the first of a pair has its sine negated.
 __device__ __forceinline__ float turned(float x, float partner, float cos, float sin) {

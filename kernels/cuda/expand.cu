@@ -168,6 +168,7 @@ void expand(Runtime& rt, const StoredView& from, const RopeTableView& table, std
             const Tensor& y) {
   if (y.elements() == 0) return;
   if (y.type() == ElementType::kBF16) return expand_to<Bf16>(rt, from, table, first_position, y);
+  if (y.type() == ElementType::kF16) return expand_to<__half>(rt, from, table, first_position, y);
   expand_to<float>(rt, from, table, first_position, y);
 }
 

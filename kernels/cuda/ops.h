@@ -53,6 +53,17 @@ struct StoredView {
 void expand(Runtime& rt, const StoredView& from, const RopeTableView& table, std::int64_t first_position,
             const Tensor& y);
 
+// --- turn.cu
+/// How a KeyTurner turns, with its tables on the device: f32 [longest, pairs], null where only pairs and dtype change.
+struct TurnView {
+  const float* cos = nullptr;
+  const float* sin = nullptr;
+  int pairs = 0;
+  bool from_interleaved = false, to_interleaved = false;
+};
+/// As Device::turn().
+void turn(Runtime& rt, const TurnView& how, const Tensor& x, const Tensor& y);
+
 // --- place_chunk.cu: Device::place_chunk in one launch, for rows on 16 bytes whose dimensions all rotate.
 [[nodiscard]] bool place_chunk_takes(const RopeTableView& table, const ChunkRows& c);
 void place_chunk(Runtime& rt, const RopeTableView& table, const ChunkRows& c);

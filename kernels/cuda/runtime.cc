@@ -214,8 +214,10 @@ void Runtime::keep(Status failure) {
 Status Runtime::synchronize() {
   enter();
   check(cudaStreamSynchronize(stream()), "the work on the GPU");
-  return std::exchange(failure_, Status::ok());
+  return take_failure();
 }
+
+Status Runtime::take_failure() { return std::exchange(failure_, Status::ok()); }
 
 std::size_t Runtime::free_bytes() {
   enter();

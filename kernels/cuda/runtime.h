@@ -46,6 +46,9 @@ class Runtime {
   /// Makes this GPU the calling thread's current one. Every op starts with it.
   void enter();
   [[nodiscard]] cudaStream_t stream() const { return stream_->get(); }
+  /// What outlives the Runtime and wants to be in its order.
+  [[nodiscard]] const std::shared_ptr<Stream>& shared_stream() const { return stream_; }
+  [[nodiscard]] int ordinal() const { return ordinal_; }
   [[nodiscard]] const std::string& name() const { return name_; }
   [[nodiscard]] int processors() const { return processors_; }
   [[nodiscard]] int compute_capability() const { return capability_; }  ///< 90 for 9.0
@@ -70,6 +73,7 @@ class Runtime {
   void launched(const char* kernel) { check(cudaGetLastError(), kernel); }
   [[nodiscard]] bool failed() const { return !failure_.is_ok(); }
   Status synchronize();
+  [[nodiscard]] Status take_failure();  ///< the first since the last call of this or synchronize()
 
   [[nodiscard]] std::size_t free_bytes();  ///< not taken, or given back to the pool
   /// From here to end_capture() launches are recorded, and scratch() comes from memory that the recording keeps. False

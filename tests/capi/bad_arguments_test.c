@@ -22,6 +22,9 @@ static void nothing_at_all(void) {
   FAILS(FKV_INVALID_ARGUMENT, "NULL", fkv_store_export(NULL, &id, str("x"), &error));
   FAILS(FKV_INVALID_ARGUMENT, "NULL", fkv_store_import(NULL, str("x"), &id, &error));
   FAILS(FKV_INVALID_ARGUMENT, "NULL", fkv_store_fetch(NULL, &id, NULL, &error));
+  FAILS(FKV_INVALID_ARGUMENT, "NULL", fkv_device_open(NULL, NULL, &error));
+  FAILS(FKV_INVALID_ARGUMENT, "NULL", fkv_kvset_to_device(NULL, NULL, NULL, &error));
+  FAILS(FKV_INVALID_ARGUMENT, "NULL", fkv_store_fetch_to(NULL, &id, NULL, NULL, &error));
   FAILS(FKV_INVALID_ARGUMENT, "NULL", fkv_fetch_layer(NULL, 0, NULL, &error));
   FAILS(FKV_INVALID_ARGUMENT, "NULL", fkv_fetch_finish(NULL, NULL, &error));
   FAILS(FKV_INVALID_ARGUMENT, "NULL", fkv_kvset_get_info(NULL, NULL, &error));
@@ -75,6 +78,7 @@ static void what_is_freed_may_be_null(void) {
   fkv_listing_free(NULL);
   fkv_fetch_free(NULL);
   fkv_kvset_free(NULL);
+  fkv_device_close(NULL);
   fkv_tokens_free(NULL);
   fkv_text_free(NULL);
   fkv_bytes_free(NULL);

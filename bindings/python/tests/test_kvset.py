@@ -213,3 +213,22 @@ def test_many_fetches_from_many_threads(store, kv):
     for thread in threads:
         thread.join()
     assert not failures
+
+
+def test_the_processor_is_a_device_too(store, kv):
+    assert kv.device == "cpu" and kv.to("cpu") is kv
+    there = store.get(kv.entry, device="cpu")
+    assert there.device == "cpu" and all((a == b).all() for a, b in zip(there.numpy(1), kv.numpy(1), strict=True))
+    with store.fetch(kv.entry, device="cpu") as fetch:
+        assert (fetch.layer(2).numpy(0)[1] == kv.numpy(2)[1]).all()
+    torch = pytest.importorskip("torch")
+    plain, named = kv.torch(0), kv.torch(0, device=torch.device("cpu"))
+    assert [t.data_ptr() for t in plain] == [t.data_ptr() for t in named]
+
+
+def test_devices_that_are_not_there(store, kv):
+    for bad in ("tpu", "cuda:x", "cuda:-1"):
+        with pytest.raises(ValueError, match="there is no device"):
+            kv.to(bad)
+    with pytest.raises((finchkv.Unavailable, finchkv.Unsupported, finchkv.InvalidArgument), match="CUDA|GPU"):
+        store.get(kv.entry, device="cuda:999")

@@ -29,16 +29,25 @@ _drop = ctypes.PYFUNCTYPE(None, ctypes.c_void_p)(_drop_unless_taken)
 _DROP = ctypes.cast(_drop, ctypes.c_void_p)
 
 
-class DLPackTensor:
-    """Read-only host memory, handed to the first who asks for it by `__dlpack__` (version 0.x of the protocol)."""
+_CPU = 1  # kDLCPU
+_LEGACY = 1  # CUDA's legacy default stream, in the protocol's numbers: what None means there
 
-    def __init__(self, tensor: CData) -> None:
+
+class DLPackTensor:
+    """Read-only memory of a set, handed to the first who asks for it by `__dlpack__` (version 0.x of the protocol).
+
+    On a GPU it was made for one `stream`, or for any where it is None.
+    """
+
+    def __init__(self, tensor: CData, stream: int | None = None) -> None:
         self._tensor: CData | None = tensor
+        self._stream = stream
         t = tensor.dl_tensor
         self.shape: tuple[int, ...] = tuple(t.shape[i] for i in range(t.ndim))
+        self._device: tuple[int, int] = (t.device.device_type, t.device.device_id)
 
     def __dlpack_device__(self) -> tuple[int, int]:
-        return (1, 0)  # kDLCPU
+        return self._device
 
     def __dlpack__(
         self,
@@ -55,8 +64,16 @@ class DLPackTensor:
             raise BufferError("the tensor is handed out as it lies in memory: copy what you make of it")
         if self._tensor is None:
             raise BufferError("this tensor has been handed out before: ask the KvSet for it again")
-        if stream is not None:
-            raise BufferError("the tensor lies in host memory, where there are no streams")
+        if self._device[0] == _CPU:
+            if stream is not None:
+                raise BufferError("the tensor lies in host memory, where there are no streams")
+        elif self._stream is not None and stream != -1:  # -1: the taker sees to the order itself
+            wanted = _LEGACY if stream is None else stream
+            if wanted != self._stream:
+                raise BufferError(
+                    f"the tensor was made for stream {self._stream}, and stream {wanted} wants it: name the stream, or "
+                    f"none, where the KvSet is asked for it"
+                )
         address = int(ffi.cast("uintptr_t", self._tensor))
         capsule = _new(address, _NAME, _DROP)
         self._tensor = None

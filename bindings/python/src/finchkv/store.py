@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, Union
 
 from . import ask as asking
+from ._device import device_name, opened
 from ._library import CData, Handle, Struct, call, ffi, id_hex, lib, new_id, take_text
 from .ask import Answer, AskOptions, Cancel, Text
 from .errors import NotFound
@@ -134,22 +135,29 @@ class Store:
 
     # Tensors
 
-    def get(self, id: Id) -> KvSet:
-        """All of an entry's tensors, checked, in memory that the set owns. Counts as a hit."""
-        with self.fetch(id) as fetch:
+    def get(self, id: Id, *, device: Any = None) -> KvSet:
+        """All of an entry's tensors, checked, in memory that the set owns. Counts as a hit.
+
+        device: "cuda", "cuda:1" or a torch.device brings them straight there, as they are stored (`KvSet.to`)."""
+        with self.fetch(id, device=device) as fetch:
             return fetch.finish()
 
-    async def get_async(self, id: Id) -> KvSet:
+    async def get_async(self, id: Id, *, device: Any = None) -> KvSet:
         """`get` in a thread. A cancelled task does not wait for it: reading goes on to its end and is dropped."""
-        return await asyncio.to_thread(self.get, id)
+        return await asyncio.to_thread(self.get, id, device=device)
 
-    def fetch(self, id: Id) -> Fetch:
-        """Begins to read an entry: layer l is usable while later ones are read. Counts as a hit."""
+    def fetch(self, id: Id, *, device: Any = None) -> Fetch:
+        """Begins to read an entry: layer l is usable while later ones are read. Counts as a hit. `device` as in `get`;
+        a GPU is given each layer once."""
         name = self._id(id)
         out = ffi.new("fkv_fetch**")
         entry = id if isinstance(id, Entry) else self.find(id_hex(name))
         with self._handle.use() as p:
-            call(lib.fkv_store_fetch, p, name, out)
+            if device is None:
+                call(lib.fkv_store_fetch, p, name, out)
+            else:
+                with opened(device_name(device)).use() as there:
+                    call(lib.fkv_store_fetch_to, p, name, there, out)
         return Fetch(out[0], entry)
 
     def put(self, request: PutRequest) -> str:

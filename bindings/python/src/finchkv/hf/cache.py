@@ -37,8 +37,10 @@ def to_cache(
     that the torch model was loaded from (needed once per model; see `bind_gguf`). model_id: for entries that finchkv.hf
     made under one. dtype and device: the model's.
 
-    Keys from before RoPE are turned to positions 0.. in one pass. Where dtype and device are the set's, values (and
-    keys that come as they were) are the set's own memory: a cache grows by concatenation and never writes to it.
+    Keys from before RoPE are turned to positions 0.. in one pass. For a model on an NVIDIA GPU the set is brought there
+    and turned there (a set of `store.get(id, device=...)` is there already). Where dtype and device are the set's,
+    values (and keys that come as they were) are the set's own memory: a cache grows by concatenation and never writes
+    to it.
 
     Raises InvalidArgument with the difference when set and model do not belong together, and Unsupported for models
     with sliding windows and for sets whose layers keep different counts, which one attention mask cannot serve.
@@ -63,13 +65,26 @@ def to_cache(
     # transformers' Llama family has pairs (i, i + d/2), also where the GGUF file has (2i, 2i + 1). What finchkv.hf made
     # is in the model's own order already.
     order: Order = "half" if rotate and not own else "stored"
+    there = _brought(kv, where)
     target: Any
     for index, target in enumerate(cache.layers):
-        keys, values = kv.torch(index, rotate=rotate, order=order, dtype=name)
+        keys, values = there.torch(index, rotate=rotate, order=order, dtype=name)
         target.keys, target.values = keys.unsqueeze(0).to(where), values.unsqueeze(0).to(where)
         target.dtype, target.device, target.is_initialized = target.keys.dtype, target.keys.device, True
+    if there is not kv:
+        there.close()
     setattr(cache, _NEXT, kv.next_position)
     return cache
+
+
+def _brought(kv: KvSet, where: torch.device) -> KvSet:
+    """The set where the cache will be: keys are turned there. Itself where the library does not know such devices."""
+    if kv.device != "cpu" or where.type != "cuda" or torch.version.cuda is None:
+        return kv
+    try:
+        return kv.to(where)
+    except Unsupported:  # built without CUDA
+        return kv
 
 
 def inputs(
