@@ -331,7 +331,7 @@ typedef struct fkv_kvset_info {
   float rope_theta, rope_factor, rope_attention_factor;
   uint32_t rotary_dims, rope_interleaved;
   uint32_t rope_original_context;
-  const float* rope_inv_freq; /* [rotary_dims / 2] */
+  const float* rope_inv_freq;      /* [rotary_dims / 2] */
   uint32_t device_type, device_id; /* where its tensors are: FKV_ON_CPU, 0, or FKV_ON_CUDA and which GPU */
 } fkv_kvset_info;
 
@@ -373,9 +373,9 @@ typedef struct fkv_tensor_options {
  * makes it, on the set's device. It holds the memory: free it by its own deleter, from any thread.
  *
  * On a GPU, `stream` says where the tensor is used, numbered as Python's array interchange has it: 1 is the legacy
- * default stream, 2 the calling thread's, other numbers are a cudaStream_t, which must outlive the tensor and must not be
- * recording a graph. Work that is put on that stream after this call finds the bytes, and work that is on it when the
- * deleter is called may still read them: nobody waits on the host. Without a stream this waits until the bytes are
+ * default stream, 2 the calling thread's, other numbers are a cudaStream_t, which must outlive the tensor and must not
+ * be recording a graph. Work that is put on that stream after this call finds the bytes, and work that is on it when
+ * the deleter is called may still read them: nobody waits on the host. Without a stream this waits until the bytes are
  * there, so that any stream may read them, and the deleter waits for all work on the GPU. Sets on the host take no
  * notice. */
 FKV_API fkv_code fkv_kvset_tensor(const fkv_kvset* set, const fkv_tensor_options* options,
