@@ -12,7 +12,7 @@ namespace finchkv::cache_store::testing {
 namespace {
 
 constexpr std::uint64_t kLarge = 32U << 10;   // puts from here on go past the log
-constexpr unsigned kLongestSeconds = 60;      // of one child: then it hangs
+constexpr unsigned kLongestSeconds = 300;     // of one child: then it hangs
 constexpr std::uint32_t kWorkers = 2;         // each with names of its own
 constexpr std::uint32_t kMostPauseUs = 5000;  // between two backups
 
