@@ -124,7 +124,7 @@ void launch(Runtime& rt, const Tensor& q, const Tensor& k, const Tensor& v, floa
   const auto kernel = attention_kernel<T, kDim>;
   constexpr std::size_t kBytes = sizeof(Shared<kDim>);
   if (kBytes > rt.shared_bytes_per_block()) {
-    return rt.keep(Status::unsupported("heads of this size need a GPU with more shared memory; use --device cpu"));
+    return rt.keep(Status::unsupported("heads of this size need a GPU with more shared memory; use the device cpu"));
   }
   rt.check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(kBytes)),
            "shared memory for attention");

@@ -27,7 +27,7 @@ Status Runtime::init(int ordinal) {
   int count = 0;
   const cudaError_t error = cudaGetDeviceCount(&count);
   if (!succeeded(error) || count == 0) {
-    return Status::unavailable(fmt::format("there is no usable NVIDIA GPU here ({}); use --device cpu or auto",
+    return Status::unavailable(fmt::format("there is no usable NVIDIA GPU here ({}); use the device cpu, or auto",
                                            error == cudaSuccess ? "none was found" : cudaGetErrorString(error)));
   }
   if (ordinal < 0 || ordinal >= count) {

@@ -183,7 +183,7 @@ TEST_F(Cli, WhatComesLaterSaysSo) { expect_refused({"ls", "--store", "tcp://host
 
 TEST_F(Cli, AskingForAGpuThatIsNotThereSaysSo) {
   if (kernels::make_cuda_device({}).is_ok()) GTEST_SKIP() << "this machine has a GPU";
-  expect_refused(on_tokens("ask") + Arguments{"--device", "cuda"}, 1, "--device cpu");
+  expect_refused(on_tokens("ask") + Arguments{"--device", "cuda"}, 1, "use the device cpu");
 }
 
 TEST_F(Cli, ExportsAndImports) {
