@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <bit>
 #include <cmath>
 
 #include <fmt/format.h>
@@ -14,7 +13,7 @@ constexpr std::size_t kMostDims = 1024;
 constexpr std::size_t kPiece = 4096;  // floats converted at a time: 16 KiB in, 16 KiB out, in the L1 cache
 constexpr std::size_t kTaskElements = 64UL * 1024;  // some 50 us of work: well above what waking a thread costs
 
-bool aligned(const void* at) { return std::bit_cast<std::uintptr_t>(at) % alignof(float) == 0; }
+bool aligned(const void* at) { return reinterpret_cast<std::uintptr_t>(at) % alignof(float) == 0; }
 
 // Pairs at (2i, 2i + 1) or (i, i + half) on either side. The three choices are constants here, so that the compiler
 // sees loops of fixed stride, which it turns into vector instructions; each product and sum rounds as it does alone.
