@@ -239,7 +239,8 @@ fkv_code fkv_score(fkv_model* model, fkv_store* store, const fkv_ask_options* op
     FINCHKV_ASSIGN_OR_RETURN(const fkv_ask_options o, read_struct(options, "fkv_ask_options"));
     FINCHKV_ASSIGN_OR_RETURN(const auto answer, array_of(answer_tokens, count, "answer_tokens"));
     if (answer.empty()) return Status::invalid_argument("answer_tokens are none: there is nothing to score");
-    for (const std::int32_t id : answer) FINCHKV_RETURN_IF_ERROR(check_token(*model->model, id));
+    // Before a document is read for it.
+    FINCHKV_RETURN_IF_ERROR(model->model->config().check_tokens(answer, "answer"));
     FINCHKV_ASSIGN_OR_RETURN(*mean_log_likelihood, score(*model, store, o, answer));
     return Status::ok();
   });

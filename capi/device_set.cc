@@ -5,7 +5,7 @@
 
 #include <fmt/format.h>
 
-#include "base/quantised.h"
+#include "base/stored_bytes.h"
 #include "capi/handles.h"
 
 namespace finchkv::capi {
@@ -27,16 +27,11 @@ Status keep_origins(const KvLayer& from, KvSet& set) {
   return Status::ok();
 }
 
-std::uint64_t stored_bytes(const KvSet& set, DType layout, GroupAxis axis, std::uint32_t n) {
-  if (!is_quantised(layout)) return set.layer_bytes(n);
-  return quantised_bytes(layout, axis, {set.shape.n_kv_heads, n, set.shape.head_dim}).value_or(0);
-}
-
 Result<DeviceLayer> send(const OwnedLayer& from, const KvSet& set, DType layout, kernels::Device& device) {
   const std::int64_t heads = set.shape.n_kv_heads, n = from.views.n_kept, d = set.shape.head_dim;
   DeviceLayer layer;
   const auto send_one = [&](std::span<const std::byte> bytes, GroupAxis axis, Tensor& to) -> Status {
-    if (bytes.size() != stored_bytes(set, layout, axis, from.views.n_kept)) {
+    if (bytes.size() != stored_bytes(layout, axis, {set.shape.n_kv_heads, from.views.n_kept, set.shape.head_dim})) {
       return Status::corrupt(fmt::format("a layer has {} bytes of {} for {} entries", bytes.size(),
                                          axis == GroupAxis::kTokens ? "keys" : "values", n));
     }

@@ -75,8 +75,6 @@ class ModelTurn {
   std::unique_lock<std::mutex> lock_;
 };
 
-[[nodiscard]] Status check_token(const model::Model& model, std::int32_t id);
-
 }  // namespace finchkv::capi
 
 struct fkv_entry {

@@ -15,12 +15,6 @@ Result<ModelTurn> ModelTurn::take(fkv_model& model) {
   return ModelTurn(model);
 }
 
-Status check_token(const model::Model& model, std::int32_t id) {
-  const std::int64_t vocab = model.config().vocab;
-  if (id >= 0 && id < vocab) return Status::ok();
-  return Status::invalid_argument(fmt::format("{} is no token of this model: it has 0 to {}", id, vocab - 1));
-}
-
 }  // namespace finchkv::capi
 
 using namespace finchkv;        // NOLINT(google-build-using-namespace): the definitions below are extern "C"
@@ -114,7 +108,7 @@ fkv_code fkv_model_detokenize(fkv_model* model, const int32_t* tokens, size_t co
     FINCHKV_RETURN_IF_ERROR(must_be_given(text, "text"));
     *text = nullptr;
     FINCHKV_ASSIGN_OR_RETURN(const auto ids, array_of(tokens, count, "tokens"));
-    for (const std::int32_t id : ids) FINCHKV_RETURN_IF_ERROR(check_token(*model->model, id));
+    FINCHKV_RETURN_IF_ERROR(model->model->config().check_tokens(ids, "the"));
     *text = new fkv_text{model->model->tokenizer().decode(ids)};
     return Status::ok();
   });

@@ -4,6 +4,8 @@
 
 #include <fmt/format.h>
 
+#include "base/stored_bytes.h"
+
 namespace finchkv::model {
 
 using kernels::ElementType;
@@ -43,9 +45,7 @@ Result<std::int64_t> check_frame(const Transformer& model, const SetFrame& set, 
 }
 
 std::uint64_t tensor_bytes(const SetFrame& frame, GroupAxis axis, std::uint64_t n) {
-  const QuantisedShape shape{frame.shape.n_kv_heads, n, frame.shape.head_dim};
-  if (is_quantised(frame.layout)) return quantised_bytes(frame.layout, axis, shape).value_or(0);
-  return shape.heads * shape.tokens * shape.channels * element_bytes(frame.layout);
+  return stored_bytes(frame.layout, axis, {frame.shape.n_kv_heads, n, frame.shape.head_dim});
 }
 
 }  // namespace

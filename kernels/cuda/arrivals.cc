@@ -5,7 +5,7 @@
 
 #include <fmt/format.h>
 
-#include "base/quantised.h"
+#include "base/stored_bytes.h"
 
 namespace finchkv::kernels::cuda {
 namespace {
@@ -13,10 +13,9 @@ namespace {
 // Large enough that the bus never waits for the calls, small enough that the last piece is soon expanded.
 constexpr std::size_t kSlotBytes = std::size_t{4} << 20;
 
-std::size_t stored_bytes(const StoredTensor& from, std::int64_t tokens, std::int64_t dim) {
-  const auto n = static_cast<std::uint64_t>(tokens), d = static_cast<std::uint64_t>(dim);
-  if (is_quantised(from.layout)) return quantised_bytes(from.layout, from.axis, {1, n, d}).value_or(0);
-  return n * d * element_bytes(from.layout);
+// Of one head.
+std::size_t head_part(const StoredTensor& from, std::int64_t tokens, std::int64_t dim) {
+  return stored_bytes(from.layout, from.axis, {1, static_cast<std::uint64_t>(tokens), static_cast<std::uint64_t>(dim)});
 }
 
 }  // namespace
@@ -85,7 +84,7 @@ void Arrivals::load(const StoredTensor& from, const RopeTableView& table, std::i
     // Every layout lies in tiles of kQuantGroup tokens or fewer: what is between multiples of that is laid out as a
     // head of its own.
     constexpr auto kTile = static_cast<std::int64_t>(kQuantGroup);
-    tokens_at_once = static_cast<std::int64_t>(kSlotBytes / stored_bytes(from, kTile, dim)) * kTile;
+    tokens_at_once = static_cast<std::int64_t>(kSlotBytes / head_part(from, kTile, dim)) * kTile;
     if (tokens_at_once == 0) {
       return rt_.keep(Status::unsupported(fmt::format("heads of {} dimensions cannot be brought to a GPU", dim)));
     }
@@ -94,8 +93,8 @@ void Arrivals::load(const StoredTensor& from, const RopeTableView& table, std::i
     for (std::int64_t token = 0; token < tokens && !rt_.failed(); token += tokens_at_once) {
       const std::int64_t n_heads = std::min(heads_at_once, heads - head);
       const std::int64_t n_tokens = std::min(tokens_at_once, tokens - token);
-      const std::size_t at = static_cast<std::size_t>(head) * head_bytes + stored_bytes(from, token, dim);
-      const std::size_t each = stored_bytes(from, n_tokens, dim);
+      const std::size_t at = static_cast<std::size_t>(head) * head_bytes + head_part(from, token, dim);
+      const std::size_t each = head_part(from, n_tokens, dim);
       const auto bytes = from.bytes.subspan(at, static_cast<std::size_t>(n_heads) * each);
       let_go();
       Slot* const slot = next_slot();

@@ -254,7 +254,7 @@ int main(int argc, char** argv) {
     ask = request();
     OK(fkv_score(model, NULL, &ask, some, 2, &mean, &error));
     CHECK(mean < 0);
-    FAILS(FKV_INVALID_ARGUMENT, "no token", fkv_score(model, NULL, &ask, &none_of_them, 1, &mean, &error));
+    FAILS(FKV_INVALID_ARGUMENT, "outside the vocabulary", fkv_score(model, NULL, &ask, &none_of_them, 1, &mean, &error));
     FAILS(FKV_INVALID_ARGUMENT, "none", fkv_score(model, NULL, &ask, some, 0, &mean, &error));
   }
   {
